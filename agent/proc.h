@@ -1,0 +1,58 @@
+/*
+ * A process that outlives the agent: found again by pid and start time, held by
+ * pidfd, killed only after R25's checks (a pid may have been reused).
+ */
+#ifndef DROVER_AGENT_PROC_H
+#define DROVER_AGENT_PROC_H
+
+#include <qb/qbloop.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/error.h"
+
+struct proc {
+	pid_t pid;
+	uint64_t start_time; /* clock ticks since boot, of /proc/PID/stat */
+	int pidfd;	     /* -1: none */
+};
+
+#define PROC_NONE ((struct proc){.pid = 0, .start_time = 0, .pidfd = -1})
+
+/* How a process ended. */
+struct proc_exit {
+	bool known; /* false: not our child (an earlier agent started it), status is lost */
+	int status; /* of wait(2) */
+};
+
+/* Start time of a live process; -DR_ENOENT when there is none. */
+int proc_start_time(pid_t pid, uint64_t *ticks);
+
+/* Opens the process again. -DR_ENOENT when it is gone or is another one (start time differs; 0 matches any). */
+int proc_open(struct proc *p, pid_t pid, uint64_t start_time);
+
+/* Closes the pidfd. The process goes on. */
+void proc_close(struct proc *p);
+
+bool proc_is_open(const struct proc *p);
+
+/* Has it not ended yet? */
+bool proc_alive(const struct proc *p);
+
+/* Does an argument of the process contain mark? */
+bool proc_cmdline_has(pid_t pid, const char *mark);
+
+/*
+ * Sends a signal by pidfd after checking start time and that the command line contains mark (the VM's UUID or
+ * the relay's name; SAFETY R25). -DR_ENOENT: gone already; -DR_EREFUSED: it is not the process that it should be.
+ */
+int proc_kill(const struct proc *p, int signum, const char *mark, struct dr_error *err);
+
+/* Reaps it if it is an ended child of ours. Never blocks. */
+struct proc_exit proc_reap(const struct proc *p);
+
+/* "killed by signal 9 (Killed)", "exit status 1", "ended (status unknown)". */
+void proc_exit_text(const struct proc_exit *e, char *buf, size_t size);
+
+#endif
