@@ -1,0 +1,502 @@
+#include "coordinator/consensus.h"
+
+#include <raft.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "coordinator/logwriter.h"
+#include "coordinator/raft_io.h"
+
+#define SNAPSHOT_THRESHOLD 4096
+#define SNAPSHOT_TRAILING  1024
+#define CAMPAIGN_STEP_MS   200 /* between the members that campaign after the leader vanished */
+
+struct consensus {
+	struct consensus_config config;
+	char *node;
+	struct raft raft;
+	struct raft_io io;
+	struct raft_fsm fsm;
+	struct logwriter *writer;
+	struct raft_change change; /* one member change at a time */
+	bool changing;
+	struct raft_transfer transfer;
+	bool transferring;
+	bool started;
+	bool closed;
+	uint64_t heard_us;
+	uint64_t own_term_applied; /* the newest term of which this member applied an entry as its leader */
+	void (*stopped)(void *data);
+	void *stopped_data;
+};
+
+struct proposal {
+	struct raft_apply apply;
+	struct raft_barrier barrier;
+	void (*done)(void *data, int status);
+	void *data;
+	struct consensus *c;
+	raft_term term;
+};
+
+static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
+{
+	struct consensus *c = fsm->data;
+	uint64_t index = c->raft.last_applied + 1;
+	int ret = c->config.ops->apply(c->config.data, index, buf->base, buf->len);
+
+	*result = NULL;
+	if (ret == 0)
+		return 0;
+	c->config.ops->fatal(c->config.data, "a committed command could not be applied");
+	return RAFT_INVALID;
+}
+
+static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
+{
+	struct consensus *c = fsm->data;
+	DR_AUTO_FREE uint8_t *bytes = NULL;
+	size_t size = 0;
+
+	if (c->config.ops->snapshot(c->config.data, &bytes, &size) != 0)
+		return RAFT_NOMEM;
+	*bufs = raft_malloc(sizeof(**bufs));
+	if (*bufs == NULL)
+		return RAFT_NOMEM;
+	(*bufs)[0].base = raft_malloc(size);
+	if ((*bufs)[0].base == NULL) {
+		raft_free(*bufs);
+		return RAFT_NOMEM;
+	}
+	memcpy((*bufs)[0].base, bytes, size);
+	(*bufs)[0].len = size;
+	*n_bufs = 1;
+	log_info("snapshot of %zu bytes at index %llu", size, c->raft.last_applied);
+	return 0;
+}
+
+static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
+{
+	struct consensus *c = fsm->data;
+	int ret = c->config.ops->restore(c->config.data, buf->base, buf->len);
+
+	if (ret != 0)
+		return RAFT_CORRUPT;
+	raft_free(buf->base);
+	return 0;
+}
+
+static void writer_fatal(void *data, const struct dr_error *why)
+{
+	struct consensus *c = data;
+
+	c->config.ops->fatal(c->config.data, why->text);
+}
+
+static int raft_error(struct consensus *c, int rv, struct dr_error *err, const char *what)
+{
+	enum dr_err code = DR_EFAILED;
+
+	if (rv == RAFT_NOTLEADER || rv == RAFT_LEADERSHIPLOST)
+		code = DR_ENOQUORUM;
+	else if (rv == RAFT_CANTCHANGE || rv == RAFT_BUSY)
+		code = DR_EAGAIN;
+	else if (rv == RAFT_NOMEM)
+		code = DR_ENOMEM;
+	else if (rv == RAFT_CORRUPT)
+		code = DR_ECORRUPT;
+	else if (rv == RAFT_IOERR)
+		code = DR_EIO;
+	return dr_error_set(err, code, "%s: %s (%s)", what, raft_strerror(rv), raft_errmsg(&c->raft));
+}
+
+static struct consensus *free_parts(struct consensus *c)
+{
+	if (c->writer != NULL)
+		logwriter_free(c->writer);
+	else
+		logdb_close(c->config.log);
+	rio_free(&c->io);
+	free(c->node);
+	free(c);
+	return NULL;
+}
+
+struct consensus *consensus_new(const struct consensus_config *config, struct dr_error *err)
+{
+	struct rio_config rio = {.env = config->env, .log = config->log, .transport = config->transport};
+	struct consensus *c = calloc(1, sizeof(*c));
+	int rv;
+
+	if (c == NULL || (c->node = strdup(config->node)) == NULL) {
+		dr_error_set(err, DR_ENOMEM, "consensus: out of memory");
+		free(c);
+		logdb_close(config->log);
+		return NULL;
+	}
+	c->config = *config;
+	c->config.node = c->node;
+	c->writer = logwriter_new(config->loop, config->log, writer_fatal, c, err);
+	if (c->writer == NULL)
+		return free_parts(c);
+	rio.writer = c->writer;
+	memcpy(rio.cluster_uuid, config->identity.cluster_uuid, sizeof(rio.cluster_uuid));
+	if (rio_init(&c->io, &rio) < 0) {
+		dr_error_set(err, DR_ENOMEM, "consensus: out of memory");
+		return free_parts(c);
+	}
+	c->fsm = (struct raft_fsm){.version = 1,
+				   .data = c,
+				   .apply = fsm_apply,
+				   .snapshot = fsm_snapshot,
+				   .restore = fsm_restore};
+	rv = raft_init(&c->raft, &c->io, &c->fsm, config->identity.member, c->node);
+	if (rv != 0) {
+		raft_error(c, rv, err, "consensus");
+		return free_parts(c);
+	}
+	c->raft.data = c;
+	raft_set_pre_vote(&c->raft, true);
+	raft_set_election_timeout(&c->raft, config->election_timeout_ms);
+	raft_set_heartbeat_timeout(&c->raft, config->heartbeat_ms);
+	raft_set_snapshot_threshold(&c->raft, config->snapshot_threshold ? config->snapshot_threshold
+									 : SNAPSHOT_THRESHOLD);
+	raft_set_snapshot_trailing(&c->raft, SNAPSHOT_TRAILING);
+	return c;
+}
+
+int consensus_bootstrap(struct consensus *c, struct dr_error *err)
+{
+	struct raft_configuration conf;
+	int rv;
+
+	raft_configuration_init(&conf);
+	rv = raft_configuration_add(&conf, c->config.identity.member, c->node, RAFT_VOTER);
+	if (rv == 0)
+		rv = raft_bootstrap(&c->raft, &conf);
+	raft_configuration_close(&conf);
+	return rv == 0 ? 0 : raft_error(c, rv, err, "first member");
+}
+
+int consensus_start(struct consensus *c, struct dr_error *err)
+{
+	int rv = raft_start(&c->raft);
+
+	if (rv != 0)
+		return raft_error(c, rv, err, "start");
+	c->started = true;
+	return 0;
+}
+
+static void free_later(void *data)
+{
+	struct consensus *c = data;
+	void (*stopped)(void *) = c->stopped;
+	void *stopped_data = c->stopped_data;
+
+	free_parts(c);
+	stopped(stopped_data);
+}
+
+static void raft_closed(struct raft *raft)
+{
+	struct consensus *c = raft->data;
+
+	/* Not from inside libraft's own call chain. */
+	c->closed = true;
+	env_timer_start(c->config.env, 0, free_later, c);
+}
+
+void consensus_stop(struct consensus *c, void (*done)(void *data), void *data)
+{
+	c->stopped = done;
+	c->stopped_data = data;
+	raft_close(&c->raft, raft_closed);
+}
+
+/* --- proposing --------------------------------------------------------------------- */
+
+static int status_of(int rv)
+{
+	return rv == 0 ? 0 : -DR_EAGAIN;
+}
+
+static void finish_proposal(struct proposal *p, int rv)
+{
+	if (rv == 0 && p->c->own_term_applied < p->term)
+		p->c->own_term_applied = p->term;
+	if (p->done != NULL)
+		p->done(p->data, status_of(rv));
+	free(p);
+}
+
+static void proposal_applied(struct raft_apply *req, int rv, void *result)
+{
+	(void)result;
+	finish_proposal(req->data, rv);
+}
+
+static void barrier_passed(struct raft_barrier *req, int rv)
+{
+	finish_proposal(req->data, rv);
+}
+
+static struct proposal *proposal_new(struct consensus *c, void (*done)(void *, int), void *data)
+{
+	struct proposal *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return NULL;
+	p->done = done;
+	p->data = data;
+	p->c = c;
+	p->term = c->raft.current_term;
+	p->apply.data = p;
+	p->barrier.data = p;
+	return p;
+}
+
+int consensus_propose(struct consensus *c, const uint8_t *bytes, size_t size,
+		      void (*done)(void *data, int status), void *data)
+{
+	struct raft_buffer buf = {.len = size};
+	struct proposal *p;
+	int rv;
+
+	if (!c->started || raft_state(&c->raft) != RAFT_LEADER ||
+	    !c->config.transport->quorate(c->config.transport))
+		return -DR_ENOQUORUM;
+	p = proposal_new(c, done, data);
+	buf.base = raft_malloc(size);
+	if (p == NULL || buf.base == NULL) {
+		free(p);
+		raft_free(buf.base);
+		return -DR_ENOMEM;
+	}
+	memcpy(buf.base, bytes, size);
+	rv = raft_apply(&c->raft, &p->apply, &buf, 1, proposal_applied);
+	if (rv != 0) {
+		raft_free(buf.base);
+		free(p);
+		return raft_error(c, rv, NULL, "propose");
+	}
+	return 0;
+}
+
+int consensus_barrier(struct consensus *c, void (*done)(void *data, int status), void *data)
+{
+	struct proposal *p;
+	int rv;
+
+	if (!c->started || raft_state(&c->raft) != RAFT_LEADER)
+		return -DR_ENOQUORUM;
+	p = proposal_new(c, done, data);
+	if (p == NULL)
+		return -DR_ENOMEM;
+	rv = raft_barrier(&c->raft, &p->barrier, barrier_passed);
+	if (rv != 0) {
+		free(p);
+		return raft_error(c, rv, NULL, "barrier");
+	}
+	return 0;
+}
+
+/* --- who leads, who is in ---------------------------------------------------------- */
+
+enum consensus_role consensus_role(const struct consensus *c)
+{
+	if (!c->started)
+		return CONSENSUS_OFFLINE;
+	switch (c->raft.state) {
+	case RAFT_LEADER:
+		return CONSENSUS_LEADER;
+	case RAFT_CANDIDATE:
+		return CONSENSUS_CANDIDATE;
+	case RAFT_FOLLOWER:
+		return CONSENSUS_FOLLOWER;
+	default:
+		return CONSENSUS_OFFLINE;
+	}
+}
+
+bool consensus_leads(const struct consensus *c)
+{
+	return consensus_role(c) == CONSENSUS_LEADER && c->config.transport->quorate(c->config.transport) &&
+	       c->own_term_applied == c->raft.current_term;
+}
+
+uint64_t consensus_leader(const struct consensus *c, const char **node)
+{
+	const char *address = NULL;
+	raft_id id = 0;
+
+	if (c->started)
+		raft_leader((struct raft *)(uintptr_t)&c->raft, &id, &address);
+	if (node != NULL)
+		*node = address;
+	return id;
+}
+
+uint64_t consensus_term(const struct consensus *c)
+{
+	return c->raft.current_term;
+}
+
+uint64_t consensus_applied(const struct consensus *c)
+{
+	return c->raft.last_applied;
+}
+
+uint64_t consensus_self(const struct consensus *c)
+{
+	return c->config.identity.member;
+}
+
+uint64_t consensus_heard_us(const struct consensus *c)
+{
+	return consensus_role(c) == CONSENSUS_LEADER ? env_now_us(c->config.env) : c->heard_us;
+}
+
+static enum consensus_member_role member_role(int role)
+{
+	if (role == RAFT_VOTER)
+		return MEMBER_VOTER;
+	return role == RAFT_STANDBY ? MEMBER_LEARNER : MEMBER_JOINING;
+}
+
+unsigned consensus_members(const struct consensus *c, struct consensus_member *members, unsigned max)
+{
+	const struct raft_configuration *conf = &c->raft.configuration;
+
+	for (unsigned i = 0; i < conf->n && i < max; i++) {
+		members[i].id = conf->servers[i].id;
+		members[i].node = conf->servers[i].address;
+		members[i].role = member_role(conf->servers[i].role);
+	}
+	return conf->n < max ? conf->n : max;
+}
+
+static void change_done(struct raft_change *req, int rv)
+{
+	struct consensus *c = req->data;
+
+	c->changing = false;
+	if (rv != 0)
+		log_warning("member change: %s", raft_strerror(rv));
+	c->config.ops->changed(c->config.data);
+}
+
+static int change_begin(struct consensus *c, struct dr_error *err)
+{
+	if (c->changing)
+		return dr_error_set(err, DR_EAGAIN, "another member change is under way");
+	c->change.data = c;
+	c->changing = true;
+	return 0;
+}
+
+static int change_end(struct consensus *c, int rv, struct dr_error *err, const char *what)
+{
+	if (rv == 0)
+		return 0;
+	c->changing = false;
+	return raft_error(c, rv, err, what);
+}
+
+int consensus_add(struct consensus *c, uint64_t id, const char *node, struct dr_error *err)
+{
+	int ret = change_begin(c, err);
+
+	if (ret < 0)
+		return ret;
+	return change_end(c, raft_add(&c->raft, &c->change, id, node, change_done), err, "add member");
+}
+
+int consensus_promote(struct consensus *c, uint64_t id, enum consensus_member_role role, struct dr_error *err)
+{
+	int raft_role = role == MEMBER_VOTER	 ? RAFT_VOTER
+			: role == MEMBER_LEARNER ? RAFT_STANDBY
+						 : RAFT_SPARE;
+	int ret = change_begin(c, err);
+
+	if (ret < 0)
+		return ret;
+	return change_end(c, raft_assign(&c->raft, &c->change, id, raft_role, change_done), err,
+			  "promote member");
+}
+
+int consensus_remove(struct consensus *c, uint64_t id, struct dr_error *err)
+{
+	int ret = change_begin(c, err);
+
+	if (ret < 0)
+		return ret;
+	return change_end(c, raft_remove(&c->raft, &c->change, id, change_done), err, "remove member");
+}
+
+static void transfer_done(struct raft_transfer *req)
+{
+	struct consensus *c = req->data;
+
+	c->transferring = false;
+}
+
+void consensus_transfer(struct consensus *c)
+{
+	if (c->transferring || consensus_role(c) != CONSENSUS_LEADER)
+		return;
+	c->transfer.data = c;
+	c->transferring = raft_transfer(&c->raft, &c->transfer, 0, transfer_done) == 0;
+}
+
+/* --- what comes in ----------------------------------------------------------------- */
+
+void consensus_receive(struct consensus *c, uint64_t from, const Drover__RaftRpc *rpc)
+{
+	int before = c->raft.state;
+	raft_term term = c->raft.current_term;
+
+	if (!c->started)
+		return;
+	if ((rpc->type == RAFT_IO_APPEND_ENTRIES || rpc->type == RAFT_IO_INSTALL_SNAPSHOT) &&
+	    rpc->term >= term)
+		c->heard_us = env_now_us(c->config.env);
+	rio_receive(&c->io, from, rpc);
+	if (c->raft.state != before || c->raft.current_term != term)
+		c->config.ops->changed(c->config.data);
+}
+
+/* This member's place among the voters without the lost one: the first campaigns at once, the next waits a
+ * step. */
+static unsigned campaign_place(const struct consensus *c, uint64_t lost)
+{
+	const struct raft_configuration *conf = &c->raft.configuration;
+	unsigned place = 0;
+
+	for (unsigned i = 0; i < conf->n; i++) {
+		const struct raft_server *s = &conf->servers[i];
+
+		if (s->role == RAFT_VOTER && s->id != lost && s->id < c->config.identity.member)
+			place++;
+	}
+	return place;
+}
+
+void consensus_member_lost(struct consensus *c, uint64_t id)
+{
+	uint64_t leader = consensus_leader(c, NULL);
+	raft_time now = env_now_us(c->config.env) / 1000;
+	unsigned timeout, wait;
+
+	if (consensus_role(c) != CONSENSUS_FOLLOWER || leader == 0 || leader != id)
+		return;
+	/* libraft has no call for "campaign now"; its election timer is part of its public struct. */
+	timeout = c->raft.follower_state.randomized_election_timeout;
+	wait = campaign_place(c, id) * CAMPAIGN_STEP_MS;
+	if (wait < timeout && now > timeout)
+		c->raft.election_timer_start = now - timeout + wait;
+	log_notice("leader %llu has left corosync's membership: campaign in %u ms", (unsigned long long)id,
+		   wait);
+}

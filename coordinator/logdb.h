@@ -1,0 +1,89 @@
+/*
+ * log.db: the durable half of a coordinator's Raft: term, vote, entries and the
+ * newest snapshot, in one SQLite file (WAL, synchronous=FULL). Synchronous calls
+ * only; logwriter.h puts them on a thread of their own.
+ *
+ * Two guards against silent damage (SAFETY R15):
+ *   - every entry carries a chain value, SHA-256 over the one before it and its own
+ *     fields, verified when the log is loaded;
+ *   - log.mark, a small file beside the database, holds index and chain of the newest
+ *     entry. SQLite drops a damaged WAL tail without a word; the mark then names an
+ *     entry that is no longer there. The mark is written after each commit, unsynced:
+ *     after a power loss it may be older than the log, never newer.
+ * A log that fails either is refused with -DR_ECORRUPT: the member must not vote.
+ */
+#ifndef DROVER_COORDINATOR_LOGDB_H
+#define DROVER_COORDINATOR_LOGDB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+#define LOGDB_CHAIN 32
+#define LOGDB_UUID  16
+
+struct logdb;
+
+/* Who this member is; written once by init or join. */
+struct logdb_identity {
+	uint64_t member; /* 0: not yet a member of a cluster */
+	bool standalone;
+	uint8_t cluster_uuid[LOGDB_UUID];
+};
+
+struct logdb_entry {
+	uint64_t index;
+	uint64_t term;
+	unsigned short type; /* RAFT_COMMAND, RAFT_BARRIER, RAFT_CHANGE */
+	const void *data;
+	size_t size;
+};
+
+struct logdb_snapshot {
+	uint64_t index;
+	uint64_t term;
+	uint64_t conf_index;
+	const void *conf; /* raft_configuration_encode() */
+	size_t conf_size;
+	const void *data;
+	size_t size;
+};
+
+/* Opens or creates DIR/log.db and verifies it. The caller holds the data directory's lock. */
+struct logdb *logdb_open(const char *dir, struct dr_error *err);
+void logdb_close(struct logdb *log);
+
+int logdb_identity_get(struct logdb *log, struct logdb_identity *id, struct dr_error *err);
+int logdb_identity_set(struct logdb *log, const struct logdb_identity *id, struct dr_error *err);
+
+int logdb_vote_get(struct logdb *log, uint64_t *term, uint64_t *vote, struct dr_error *err);
+int logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_error *err);
+
+/* One transaction around any number of the calls below; durable when commit returns 0. */
+int logdb_begin(struct logdb *log, struct dr_error *err);
+int logdb_commit(struct logdb *log, struct dr_error *err);
+void logdb_rollback(struct logdb *log);
+
+/* entry->index must be the last one + 1. */
+int logdb_append(struct logdb *log, const struct logdb_entry *entry, struct dr_error *err);
+/* Removes all entries from index on. */
+int logdb_truncate(struct logdb *log, uint64_t index, struct dr_error *err);
+/* Stores the snapshot and removes the entries that it replaces, but for the newest `trailing` of them.
+ * trailing 0: the snapshot came from the leader and replaces the whole log. */
+int logdb_snapshot_put(struct logdb *log, const struct logdb_snapshot *snapshot, unsigned trailing,
+		       struct dr_error *err);
+
+/* Calls fn for each entry in order; a non-zero answer ends the walk and is returned. data is borrowed for the
+ * call. */
+int logdb_entries(struct logdb *log, int (*fn)(const struct logdb_entry *entry, void *data), void *data,
+		  struct dr_error *err);
+/* 0 when there is none; 1 and a snapshot whose conf and data are malloc'ed and the caller's. */
+int logdb_snapshot_get(struct logdb *log, struct logdb_snapshot *snapshot, struct dr_error *err);
+
+/* Index of the newest and number of entries. */
+uint64_t logdb_last(const struct logdb *log);
+uint64_t logdb_first(const struct logdb *log);
+
+#endif

@@ -1,0 +1,582 @@
+#include "coordinator/raft_io.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "coordinator/raft_rpc.h"
+
+/* Completions of send() run from the loop, never from inside the call. */
+struct deferred {
+	struct deferred *next;
+	struct raft_io_send *req;
+};
+
+struct rio {
+	struct raft_io *io;
+	struct rio_config config;
+	raft_id id;
+	char *address;
+	unsigned tick_ms;
+	raft_io_tick_cb tick;
+	raft_io_recv_cb recv;
+	uint64_t next_index; /* of the next entry to append */
+	uint64_t term;	     /* stored: libraft votes before it updates its own copy */
+	uint64_t tick_timer;
+	uint64_t deferred_timer;
+	struct deferred *deferred;
+	struct deferred **deferred_tail;
+	unsigned in_flight; /* requests that the log writer has */
+	raft_io_close_cb close_cb;
+	bool closing;
+};
+
+static int rio_start_io(struct raft_io *io, raft_id id, const char *address)
+{
+	struct rio *r = io->impl;
+
+	r->id = id;
+	r->address = strdup(address);
+	return r->address != NULL ? 0 : RAFT_NOMEM;
+}
+
+static void maybe_closed(struct rio *r)
+{
+	if (r->closing && r->in_flight == 0 && r->deferred == NULL && r->close_cb != NULL) {
+		raft_io_close_cb cb = r->close_cb;
+
+		r->close_cb = NULL;
+		cb(r->io);
+	}
+}
+
+static void close_later(void *data)
+{
+	struct rio *r = data;
+
+	r->deferred_timer = 0;
+	while (r->deferred != NULL) {
+		struct deferred *d = r->deferred;
+
+		r->deferred = d->next;
+		d->req->cb(d->req, RAFT_CANCELED);
+		free(d);
+	}
+	maybe_closed(r);
+}
+
+static void rio_close(struct raft_io *io, raft_io_close_cb cb)
+{
+	struct rio *r = io->impl;
+
+	r->closing = true;
+	r->close_cb = cb;
+	env_timer_stop(r->config.env, &r->tick_timer);
+	env_timer_stop(r->config.env, &r->deferred_timer);
+	r->deferred_timer = env_timer_start(r->config.env, 0, close_later, r);
+}
+
+/* --- loading ----------------------------------------------------------------------- */
+
+static int decode_conf(const void *data, size_t size, struct raft_configuration *conf)
+{
+	Drover__RaftRpc *rpc = drover__raft_rpc__unpack(NULL, size, data);
+	int rv = 0;
+
+	raft_configuration_init(conf);
+	if (rpc == NULL)
+		return RAFT_CORRUPT;
+	for (size_t i = 0; rv == 0 && i < rpc->n_conf; i++)
+		rv = raft_configuration_add(conf, rpc->conf[i]->id, rpc->conf[i]->address,
+					    (int)rpc->conf[i]->role);
+	drover__raft_rpc__free_unpacked(rpc, NULL);
+	return rv;
+}
+
+static void *encode_conf(const struct raft_configuration *conf, size_t *size)
+{
+	Drover__RaftRpc rpc = DROVER__RAFT_RPC__INIT;
+	DR_AUTO_FREE Drover__RaftServer *servers = calloc(conf->n + 1, sizeof(*servers));
+	DR_AUTO_FREE Drover__RaftServer **list = calloc(conf->n + 1, sizeof(*list));
+	uint8_t *bytes;
+
+	if (servers == NULL || list == NULL)
+		return NULL;
+	for (unsigned i = 0; i < conf->n; i++) {
+		drover__raft_server__init(&servers[i]);
+		servers[i].id = conf->servers[i].id;
+		servers[i].address = conf->servers[i].address;
+		servers[i].role = (uint32_t)conf->servers[i].role;
+		list[i] = &servers[i];
+	}
+	rpc.conf = list;
+	rpc.n_conf = conf->n;
+	*size = drover__raft_rpc__get_packed_size(&rpc);
+	bytes = malloc(*size + 1);
+	if (bytes != NULL)
+		drover__raft_rpc__pack(&rpc, bytes);
+	return bytes;
+}
+
+/* Takes stored's parts. */
+static int snapshot_for_raft(struct logdb_snapshot *stored, struct raft_snapshot **out)
+{
+	struct raft_snapshot *s = raft_calloc(1, sizeof(*s));
+	int rv = RAFT_NOMEM;
+
+	if (s == NULL)
+		goto out;
+	s->index = stored->index;
+	s->term = stored->term;
+	s->configuration_index = stored->conf_index;
+	rv = decode_conf(stored->conf, stored->conf_size, &s->configuration);
+	if (rv != 0)
+		goto err_conf;
+	rv = RAFT_NOMEM;
+	s->bufs = raft_malloc(sizeof(*s->bufs));
+	if (s->bufs == NULL)
+		goto err_conf;
+	s->n_bufs = 1;
+	s->bufs[0].base = raft_malloc(stored->size + 1);
+	if (s->bufs[0].base == NULL)
+		goto err_bufs;
+	memcpy(s->bufs[0].base, stored->data, stored->size);
+	s->bufs[0].len = stored->size;
+	*out = s;
+	rv = 0;
+	goto out;
+
+err_bufs:
+	raft_free(s->bufs);
+err_conf:
+	raft_configuration_close(&s->configuration);
+	raft_free(s);
+out:
+	free((void *)(uintptr_t)stored->conf);
+	free((void *)(uintptr_t)stored->data);
+	return rv;
+}
+
+struct loading {
+	struct raft_entry *entries;
+	size_t n, size;
+};
+
+static int load_entry(const struct logdb_entry *e, void *data)
+{
+	struct loading *l = data;
+	struct raft_entry *out;
+
+	if (l->n == l->size) {
+		size_t size = l->size == 0 ? 256 : l->size * 2;
+		struct raft_entry *bigger = raft_realloc(l->entries, size * sizeof(*bigger));
+
+		if (bigger == NULL)
+			return -DR_ENOMEM;
+		l->entries = bigger;
+		l->size = size;
+	}
+	out = &l->entries[l->n];
+	out->batch = raft_malloc(e->size + 1);
+	if (out->batch == NULL)
+		return -DR_ENOMEM;
+	if (e->size > 0)
+		memcpy(out->batch, e->data, e->size);
+	out->term = e->term;
+	out->type = e->type;
+	out->buf.base = out->batch;
+	out->buf.len = e->size;
+	l->n++;
+	return 0;
+}
+
+static int rio_load(struct raft_io *io, raft_term *term, raft_id *voted_for, struct raft_snapshot **snapshot,
+		    raft_index *start_index, struct raft_entry *entries[], size_t *n_entries)
+{
+	struct rio *r = io->impl;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb_snapshot stored;
+	struct loading l = {.entries = NULL};
+	uint64_t stored_term = 0, stored_vote = 0;
+	int ret;
+
+	*snapshot = NULL;
+	ret = logdb_vote_get(r->config.log, &stored_term, &stored_vote, &err);
+	if (ret < 0)
+		goto failed;
+	*term = stored_term;
+	*voted_for = stored_vote;
+	r->term = stored_term;
+	ret = logdb_snapshot_get(r->config.log, &stored, &err);
+	if (ret < 0)
+		goto failed;
+	if (ret == 1) {
+		int rv = snapshot_for_raft(&stored, snapshot);
+
+		if (rv != 0)
+			return rv;
+	}
+	ret = logdb_entries(r->config.log, load_entry, &l, &err);
+	if (ret < 0)
+		goto failed;
+	*start_index = logdb_first(r->config.log);
+	*entries = l.entries;
+	*n_entries = l.n;
+	r->next_index = logdb_last(r->config.log) + 1;
+	return 0;
+
+failed:
+	snprintf(io->errmsg, sizeof(io->errmsg), "%.*s", (int)sizeof(io->errmsg) - 1, err.text);
+	log_error("%s", err.text);
+	return ret == -DR_ECORRUPT ? RAFT_CORRUPT : RAFT_IOERR;
+}
+
+static int rio_bootstrap(struct raft_io *io, const struct raft_configuration *conf)
+{
+	struct rio *r = io->impl;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb_entry entry = {.index = 1, .term = 1, .type = RAFT_CHANGE};
+	struct raft_buffer buf;
+	int ret;
+
+	if (logdb_last(r->config.log) != 0)
+		return RAFT_CANTBOOTSTRAP;
+	if (raft_configuration_encode(conf, &buf) != 0)
+		return RAFT_NOMEM;
+	entry.data = buf.base;
+	entry.size = buf.len;
+	ret = logdb_vote_set(r->config.log, 1, 0, &err);
+	if (ret == 0)
+		ret = logdb_begin(r->config.log, &err);
+	if (ret == 0)
+		ret = logdb_append(r->config.log, &entry, &err);
+	if (ret == 0)
+		ret = logdb_commit(r->config.log, &err);
+	raft_free(buf.base);
+	if (ret < 0) {
+		logdb_rollback(r->config.log);
+		log_error("%s", err.text);
+		return RAFT_IOERR;
+	}
+	return 0;
+}
+
+/* libraft's own recovery is not ours: see cluster force-quorum (SAFETY R18). */
+static int rio_recover(struct raft_io *io, const struct raft_configuration *conf)
+{
+	(void)io;
+	(void)conf;
+	return RAFT_INVALID;
+}
+
+/* --- running ----------------------------------------------------------------------- */
+
+static void tick(void *data)
+{
+	struct rio *r = data;
+
+	r->tick_timer = env_timer_start(r->config.env, r->tick_ms * 1000ull, tick, r);
+	r->tick(r->io);
+}
+
+static int rio_run(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick_cb, raft_io_recv_cb recv_cb)
+{
+	struct rio *r = io->impl;
+
+	r->tick_ms = msecs;
+	r->tick = tick_cb;
+	r->recv = recv_cb;
+	r->tick_timer = env_timer_start(r->config.env, msecs * 1000ull, tick, r);
+	return 0;
+}
+
+void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
+{
+	struct rio *r = io->impl;
+	struct dr_error err = DR_ERROR_INIT;
+	struct raft_message msg;
+	int ret;
+
+	if (r->recv == NULL || r->closing)
+		return;
+	ret = raft_rpc_unpack(rpc, from, &msg, &err);
+	if (ret < 0) {
+		log_warning("member %llu: %s; dropped", (unsigned long long)from,
+			    err.code != DR_OK ? err.text : dr_err_name(ret));
+		return;
+	}
+	r->recv(io, &msg);
+}
+
+static void run_deferred(void *data)
+{
+	struct rio *r = data;
+	struct deferred *d = r->deferred;
+	struct deferred *next;
+
+	r->deferred_timer = 0;
+	r->deferred = NULL;
+	r->deferred_tail = &r->deferred;
+	for (; d != NULL; d = next) {
+		next = d->next;
+		d->req->cb(d->req, 0);
+		free(d);
+	}
+}
+
+static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *msg,
+		    raft_io_send_cb cb)
+{
+	struct rio *r = io->impl;
+	struct deferred *d = calloc(1, sizeof(*d));
+	DR_AUTO_FREE uint8_t *bytes = NULL;
+	size_t size;
+
+	if (d == NULL)
+		return RAFT_NOMEM;
+	bytes = raft_rpc_pack(msg, r->id, r->address, r->config.cluster_uuid, &size);
+	if (bytes == NULL) {
+		free(d);
+		return RAFT_NOMEM;
+	}
+	r->config.transport->send(r->config.transport, bytes, size);
+	req->cb = cb;
+	d->req = req;
+	*r->deferred_tail = d;
+	r->deferred_tail = &d->next;
+	if (r->deferred_timer == 0)
+		r->deferred_timer = env_timer_start(r->config.env, 0, run_deferred, r);
+	return 0;
+}
+
+static int rio_set_term(struct raft_io *io, raft_term term)
+{
+	struct rio *r = io->impl;
+
+	r->term = term;
+	return logwriter_vote(r->config.writer, term, 0) == 0 ? 0 : RAFT_IOERR;
+}
+
+static int rio_set_vote(struct raft_io *io, raft_id server_id)
+{
+	struct rio *r = io->impl;
+
+	return logwriter_vote(r->config.writer, r->term, server_id) == 0 ? 0 : RAFT_IOERR;
+}
+
+struct append {
+	struct rio *r;
+	struct raft_io_append *req;
+};
+
+static void append_done(void *data, int status)
+{
+	struct append *a = data;
+	struct rio *r = a->r;
+
+	r->in_flight--;
+	a->req->cb(a->req, status == 0 ? 0 : RAFT_IOERR);
+	free(a);
+	maybe_closed(r);
+}
+
+static int rio_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[],
+		      unsigned n, raft_io_append_cb cb)
+{
+	struct rio *r = io->impl;
+	DR_AUTO_FREE struct logdb_entry *out = calloc(n, sizeof(*out));
+	struct append *a = calloc(1, sizeof(*a));
+
+	if (out == NULL || a == NULL) {
+		free(a);
+		return RAFT_NOMEM;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		out[i].index = r->next_index + i;
+		out[i].term = entries[i].term;
+		out[i].type = entries[i].type;
+		out[i].data = entries[i].buf.base;
+		out[i].size = entries[i].buf.len;
+	}
+	a->r = r;
+	a->req = req;
+	req->cb = cb;
+	if (logwriter_append(r->config.writer, out, n, append_done, a) < 0) {
+		free(a);
+		return RAFT_NOMEM;
+	}
+	r->next_index += n;
+	r->in_flight++;
+	return 0;
+}
+
+static int rio_truncate(struct raft_io *io, raft_index index)
+{
+	struct rio *r = io->impl;
+
+	if (logwriter_truncate(r->config.writer, index) < 0)
+		return RAFT_NOMEM;
+	r->next_index = index;
+	return 0;
+}
+
+struct put {
+	struct rio *r;
+	struct raft_io_snapshot_put *req;
+	struct logdb_snapshot snapshot;
+	void *conf;
+	uint8_t *joined;
+};
+
+static void put_done(void *data, int status)
+{
+	struct put *p = data;
+	struct rio *r = p->r;
+
+	r->in_flight--;
+	p->req->cb(p->req, status == 0 ? 0 : RAFT_IOERR);
+	free(p->conf);
+	free(p->joined);
+	free(p);
+	maybe_closed(r);
+}
+
+static int rio_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+			    const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+	struct rio *r = io->impl;
+	struct put *p = calloc(1, sizeof(*p));
+	size_t size = 0;
+
+	if (p == NULL)
+		return RAFT_NOMEM;
+	for (unsigned i = 0; i < snapshot->n_bufs; i++)
+		size += snapshot->bufs[i].len;
+	p->conf = encode_conf(&snapshot->configuration, &p->snapshot.conf_size);
+	p->joined = malloc(size + 1);
+	if (p->conf == NULL || p->joined == NULL)
+		goto no_memory;
+	size = 0;
+	for (unsigned i = 0; i < snapshot->n_bufs; i++) {
+		memcpy(p->joined + size, snapshot->bufs[i].base, snapshot->bufs[i].len);
+		size += snapshot->bufs[i].len;
+	}
+	p->r = r;
+	p->req = req;
+	req->cb = cb;
+	p->snapshot.index = snapshot->index;
+	p->snapshot.term = snapshot->term;
+	p->snapshot.conf_index = snapshot->configuration_index;
+	p->snapshot.conf = p->conf;
+	p->snapshot.data = p->joined;
+	p->snapshot.size = size;
+	if (logwriter_snapshot_put(r->config.writer, &p->snapshot, trailing, put_done, p) < 0)
+		goto no_memory;
+	if (trailing == 0)
+		r->next_index = snapshot->index + 1;
+	r->in_flight++;
+	return 0;
+
+no_memory:
+	free(p->conf);
+	free(p->joined);
+	free(p);
+	return RAFT_NOMEM;
+}
+
+struct get {
+	struct rio *r;
+	struct raft_io_snapshot_get *req;
+};
+
+static void get_done(void *data, int status, struct logdb_snapshot *stored)
+{
+	struct get *g = data;
+	struct rio *r = g->r;
+	struct raft_snapshot *s = NULL;
+	int rv = status != 0 || stored == NULL ? RAFT_IOERR : snapshot_for_raft(stored, &s);
+
+	r->in_flight--;
+	g->req->cb(g->req, s, rv);
+	free(g);
+	maybe_closed(r);
+}
+
+static int rio_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+{
+	struct rio *r = io->impl;
+	struct get *g = calloc(1, sizeof(*g));
+
+	if (g == NULL)
+		return RAFT_NOMEM;
+	g->r = r;
+	g->req = req;
+	req->cb = cb;
+	if (logwriter_snapshot_get(r->config.writer, get_done, g) < 0) {
+		free(g);
+		return RAFT_NOMEM;
+	}
+	r->in_flight++;
+	return 0;
+}
+
+static raft_time rio_time(struct raft_io *io)
+{
+	struct rio *r = io->impl;
+
+	return env_now_us(r->config.env) / 1000;
+}
+
+static int rio_random(struct raft_io *io, int min, int max)
+{
+	struct rio *r = io->impl;
+	uint32_t value;
+
+	env_random(r->config.env, &value, sizeof(value));
+	return min + (int)(value % (uint32_t)(max - min + 1));
+}
+
+int rio_init(struct raft_io *io, const struct rio_config *config)
+{
+	struct rio *r = calloc(1, sizeof(*r));
+
+	if (r == NULL)
+		return -DR_ENOMEM;
+	r->io = io;
+	r->config = *config;
+	r->deferred_tail = &r->deferred;
+	*io = (struct raft_io){
+		.version = 1,
+		.impl = r,
+		.init = rio_start_io,
+		.close = rio_close,
+		.load = rio_load,
+		.start = rio_run,
+		.bootstrap = rio_bootstrap,
+		.recover = rio_recover,
+		.set_term = rio_set_term,
+		.set_vote = rio_set_vote,
+		.send = rio_send,
+		.append = rio_append,
+		.truncate = rio_truncate,
+		.snapshot_put = rio_snapshot_put,
+		.snapshot_get = rio_snapshot_get,
+		.time = rio_time,
+		.random = rio_random,
+	};
+	return 0;
+}
+
+void rio_free(struct raft_io *io)
+{
+	struct rio *r = io->impl;
+
+	if (r == NULL)
+		return;
+	env_timer_stop(r->config.env, &r->tick_timer);
+	env_timer_stop(r->config.env, &r->deferred_timer);
+	free(r->address);
+	free(r);
+	io->impl = NULL;
+}

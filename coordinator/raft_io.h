@@ -1,0 +1,34 @@
+/*
+ * libraft's door to the world, struct raft_io, over our log writer, our transport
+ * and struct env (DESIGN §3): libraft sees no clock, disk or socket but these.
+ */
+#ifndef DROVER_COORDINATOR_RAFT_IO_H
+#define DROVER_COORDINATOR_RAFT_IO_H
+
+#include <raft.h>
+
+#include "common/env.h"
+#include "coordinator/logwriter.h"
+#include "coordinator/transport.h"
+#include "proto/drover.pb-c.h"
+
+struct rio; /* the implementation behind one struct raft_io */
+
+struct rio_config {
+	struct env *env;
+	struct logdb *log;	     /* borrowed; used before start only */
+	struct logwriter *writer;    /* borrowed; must outlive the raft_io */
+	struct transport *transport; /* borrowed */
+	uint8_t cluster_uuid[16];
+};
+
+/* Fills io. -DR_ENOMEM. Free with rio_free after raft_close's callback. */
+int rio_init(struct raft_io *io, const struct rio_config *config);
+void rio_free(struct raft_io *io);
+
+/* A Raft message from another member arrived. */
+void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc);
+
+/* The address (node name) that this member puts into its messages is the one given to raft_init. */
+
+#endif

@@ -1,0 +1,25 @@
+/* Raft's messages as drover.RaftRpc and back (DESIGN §3). */
+#ifndef DROVER_COORDINATOR_RAFT_RPC_H
+#define DROVER_COORDINATOR_RAFT_RPC_H
+
+#include <raft.h>
+
+#include "common/error.h"
+#include "proto/drover.pb-c.h"
+
+#define RAFT_RPC_ENTRIES_MAX  65536
+#define RAFT_RPC_SNAPSHOT_MAX (1u << 30)
+
+/* A packed PeerMsg that carries msg, malloc'ed (*size bytes); NULL without memory. */
+uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char *from_address,
+		       const uint8_t cluster_uuid[16], size_t *size);
+
+/*
+ * Fills msg from a received RPC. What msg holds afterwards is raft_malloc'ed and goes to libraft with the
+ * receive callback. msg->server_address is borrowed from rpc. -DR_EPROTO for anything that libraft must not
+ * see.
+ */
+int raft_rpc_unpack(const Drover__RaftRpc *rpc, uint64_t from, struct raft_message *msg,
+		    struct dr_error *err);
+
+#endif
