@@ -5,7 +5,6 @@
 #ifndef DROVER_COMMON_CONF_H
 #define DROVER_COMMON_CONF_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,14 +12,15 @@
 #include "common/error.h"
 #include "common/names.h"
 
-#define CONF_PATH	 "/etc/drover/drover.conf"
-#define CONF_KEY_FILE	 "/etc/drover/cluster.key"
-#define CONF_DATA_DIR	 "/var/lib/drover"
-#define CONF_RUN_DIR	 "/run/drover"
-#define CONF_PORT	 7420 /* coordinators listen here */
-#define CONF_RELAY_PORT	 7421 /* agents listen here for relay channels */
-#define CONF_CONNECT_MAX 16
-#define CONF_VALUE_MAX	 192 /* inih reads lines of 200 bytes */
+#define CONF_PATH	  "/etc/drover/drover.conf"
+#define CONF_KEY_FILE	  "/etc/drover/cluster.key"
+#define CONF_TLS_IDENTITY "drover-cluster" /* of the cluster key in every TLS-PSK session on CONF_PORT */
+#define CONF_DATA_DIR	  "/var/lib/drover"
+#define CONF_RUN_DIR	  "/run/drover"
+#define CONF_PORT	  7420 /* coordinators listen here */
+#define CONF_RELAY_PORT	  7421 /* agents listen here for relay channels */
+#define CONF_CONNECT_MAX  16
+#define CONF_VALUE_MAX	  192 /* inih reads lines of 200 bytes */
 
 enum conf_accel { CONF_ACCEL_AUTO, CONF_ACCEL_KVM, CONF_ACCEL_TCG };
 
