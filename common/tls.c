@@ -91,9 +91,6 @@ struct tls_psk *tls_psk_new(const uint8_t key[TLS_KEY_SIZE], const char *identit
 					   SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_session_cache_mode(psk->ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_max_early_data(psk->ctx, 0);
-	/* A server that offers a certificate instead of the key is refused: no certificate is trusted here.
-	 */
-	SSL_CTX_set_verify(psk->ctx, SSL_VERIFY_PEER, NULL);
 	SSL_CTX_set_app_data(psk->ctx, psk);
 	SSL_CTX_set_psk_use_session_callback(psk->ctx, use_session);
 	SSL_CTX_set_psk_find_session_callback(psk->ctx, find_session);
@@ -130,10 +127,13 @@ SSL *tls_psk_ssl(struct tls_psk *psk, int fd, bool server, struct dr_error *err)
 		SSL_free(ssl);
 		return NULL;
 	}
-	if (server)
+	if (server) {
 		SSL_set_accept_state(ssl);
-	else
+	} else {
 		SSL_set_connect_state(ssl);
+		/* A server that offers a certificate instead of the key is refused: none is trusted here. */
+		SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+	}
 	return ssl;
 }
 
