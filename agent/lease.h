@@ -10,9 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LEASE_REQUEST_US   1000000	/* between requests */
-#define LEASE_REQUESTS	   64		/* remembered requests that have no answer */
-#define LEASE_WORD_US	   2000000	/* R2: the source gives its word only with a lease younger than this */
+#define LEASE_REQUEST_US   1000000 /* between requests */
+#define LEASE_REQUESTS	   64	   /* remembered requests that have no answer */
+#define LEASE_WORD_US	   2000000 /* R2: the source gives its word only with a lease younger than this */
 #define LEASE_DURATION_MAX 600000000ull /* longer grants are cut: they could only be a mistake */
 
 struct lease {
@@ -31,7 +31,8 @@ void lease_init(struct lease *l);
 /* A request goes out now: its sequence number. */
 uint64_t lease_request(struct lease *l, uint64_t now_us);
 
-/* A grant came. Ignored: an unknown request, one older than the newest grant, an older term. True when it counts. */
+/* A grant came. Ignored: an unknown request, one older than the newest grant, an older term. True when it
+ * counts. */
 bool lease_grant(struct lease *l, uint64_t seq, uint64_t duration_ms, uint64_t term);
 
 bool lease_valid(const struct lease *l, uint64_t now_us);
@@ -39,7 +40,8 @@ bool lease_valid(const struct lease *l, uint64_t now_us);
 /* Microseconds since the request of the newest grant was sent; UINT64_MAX without a valid lease. */
 uint64_t lease_age_us(const struct lease *l, uint64_t now_us);
 
-/* The agent's session is new: answers to requests of the old one no longer count. The lease itself goes on. */
+/* The agent's session is new: answers to requests of the old one no longer count. The lease itself goes on.
+ */
 void lease_forget_requests(struct lease *l);
 
 #endif

@@ -129,7 +129,8 @@ struct proc_exit proc_reap(const struct proc *p)
 	siginfo_t info = {.si_pid = 0};
 	struct proc_exit e = {.known = false};
 
-	if (p->pidfd < 0 || waitid(P_PIDFD, (id_t)p->pidfd, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0)
+	if (p->pidfd < 0 || waitid(P_PIDFD, (id_t)p->pidfd, &info, WEXITED | WNOHANG) != 0 ||
+	    info.si_pid == 0)
 		return e;
 	e.known = true;
 	/* waitid tells code and status apart; wait(2)'s form holds both. */
@@ -142,7 +143,8 @@ void proc_exit_text(const struct proc_exit *e, char *buf, size_t size)
 	if (!e->known)
 		snprintf(buf, size, "ended (status unknown)");
 	else if (WIFSIGNALED(e->status))
-		snprintf(buf, size, "killed by signal %d (%s)", WTERMSIG(e->status), strsignal(WTERMSIG(e->status)));
+		snprintf(buf, size, "killed by signal %d (%s)", WTERMSIG(e->status),
+			 strsignal(WTERMSIG(e->status)));
 	else
 		snprintf(buf, size, "exit status %d", WEXITSTATUS(e->status));
 }

@@ -29,7 +29,8 @@ struct proc_exit {
 /* Start time of a live process; -DR_ENOENT when there is none. */
 int proc_start_time(pid_t pid, uint64_t *ticks);
 
-/* Opens the process again. -DR_ENOENT when it is gone or is another one (start time differs; 0 matches any). */
+/* Opens the process again. -DR_ENOENT when it is gone or is another one (start time differs; 0 matches any).
+ */
 int proc_open(struct proc *p, pid_t pid, uint64_t start_time);
 
 /* Closes the pidfd. The process goes on. */
@@ -45,7 +46,8 @@ bool proc_cmdline_has(pid_t pid, const char *mark);
 
 /*
  * Sends a signal by pidfd after checking start time and that the command line contains mark (the VM's UUID or
- * the relay's name; SAFETY R25). -DR_ENOENT: gone already; -DR_EREFUSED: it is not the process that it should be.
+ * the relay's name; SAFETY R25). -DR_ENOENT: gone already; -DR_EREFUSED: it is not the process that it should
+ * be.
  */
 int proc_kill(const struct proc *p, int signum, const char *mark, struct dr_error *err);
 

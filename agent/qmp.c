@@ -472,8 +472,8 @@ static int connect_unix(const char *path, struct dr_error *err)
 	return fd;
 }
 
-struct qmp *qmp_connect(qb_loop_t *loop, struct env *env, const char *path, const struct qmp_ops *ops, void *data,
-			struct dr_error *err)
+struct qmp *qmp_connect(qb_loop_t *loop, struct env *env, const char *path, const struct qmp_ops *ops,
+			void *data, struct dr_error *err)
 {
 	struct qmp *q = calloc(1, sizeof(*q));
 

@@ -32,7 +32,8 @@ struct qmp_lines {
 	size_t size;
 };
 
-/* line: without the newline (and carriage return), NUL-terminated, borrowed. Not 0: stop, and hand that back. */
+/* line: without the newline (and carriage return), NUL-terminated, borrowed. Not 0: stop, and hand that back.
+ */
 typedef int (*qmp_line_fn)(const char *line, size_t len, void *data);
 
 /* Adds bytes and hands on every complete line. -DR_EPROTO when a line passes QMP_LINE_MAX, -DR_ENOMEM. */
@@ -59,14 +60,16 @@ struct qmp_ops {
 	/* Capabilities are negotiated: commands may be sent. */
 	void (*on_ready)(struct qmp *q, void *data);
 	/* An asynchronous event; at_us is QEMU's UTC timestamp in microseconds. */
-	void (*on_event)(struct qmp *q, const char *event, const json_t *event_data, uint64_t at_us, void *data);
-	/* The connection ended (once; not after qmp_free). Waiting commands were answered -DR_ECLOSED before. */
+	void (*on_event)(struct qmp *q, const char *event, const json_t *event_data, uint64_t at_us,
+			 void *data);
+	/* The connection ended (once; not after qmp_free). Waiting commands were answered -DR_ECLOSED before.
+	 */
 	void (*on_close)(struct qmp *q, const struct dr_error *why, void *data);
 };
 
 /* Connects to the unix socket at path. NULL and *err when that fails at once (also: no process listens). */
-struct qmp *qmp_connect(qb_loop_t *loop, struct env *env, const char *path, const struct qmp_ops *ops, void *data,
-			struct dr_error *err);
+struct qmp *qmp_connect(qb_loop_t *loop, struct env *env, const char *path, const struct qmp_ops *ops,
+			void *data, struct dr_error *err);
 
 /* Ends the connection; no callback comes any more. Allowed inside callbacks. NULL is fine. */
 void qmp_free(struct qmp *q);
@@ -75,7 +78,8 @@ bool qmp_ready(const struct qmp *q);
 
 /*
  * Sends a command. args is taken (NULL: none). fn (may be NULL) is called exactly once, never from inside,
- * unless qmp_free comes first. Refusals known at once are returned: -DR_ECLOSED, -DR_EAGAIN (too many waiting).
+ * unless qmp_free comes first. Refusals known at once are returned: -DR_ECLOSED, -DR_EAGAIN (too many
+ * waiting).
  */
 int qmp_exec(struct qmp *q, const char *command, json_t *take_args, uint64_t deadline_us, qmp_reply_fn fn,
 	     void *data);

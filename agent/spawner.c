@@ -116,7 +116,9 @@ static void run_child(const struct spawn *s, const char *const *argv, int gate)
 	if (n != 1)
 		_exit(0); /* abandoned: nobody would know of us */
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	log = s->log_path != NULL ? open(s->log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0640) : null;
+	log = s->log_path != NULL
+		      ? open(s->log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0640)
+		      : null;
 	if (log < 0)
 		log = null;
 	dup2(null, STDIN_FILENO);
@@ -149,7 +151,8 @@ static const char **full_argv(const struct spawner *sp, const struct spawn *s, c
 	return argv;
 }
 
-int spawner_start(const struct spawner *sp, const struct spawn *s, struct proc *proc, int *gate, struct dr_error *err)
+int spawner_start(const struct spawner *sp, const struct spawn *s, struct proc *proc, int *gate,
+		  struct dr_error *err)
 {
 	char unit[UNIT_MAX];
 	DR_AUTO_FREE const char **argv = full_argv(sp, s, unit, sizeof(unit));

@@ -45,7 +45,8 @@ const struct spawner *spawner_find(const char *name);
  * Forks the child, which waits. *gate must be given to spawner_open or spawner_abandon. The caller
  * records proc durably in between.
  */
-int spawner_start(const struct spawner *sp, const struct spawn *s, struct proc *proc, int *gate, struct dr_error *err);
+int spawner_start(const struct spawner *sp, const struct spawn *s, struct proc *proc, int *gate,
+		  struct dr_error *err);
 
 /* Lets the child exec. */
 void spawner_open(int *gate);

@@ -3,8 +3,8 @@
  *
  *   DROVER_CRASH_POINT=NAME    SIGKILL to itself at that point
  *   DROVER_STOP_POINT=NAME     SIGSTOP to itself at that point
- *   DROVER_POINTS_FILE=PATH    lines "crash NAME" or "stop NAME", re-read at each point: arms a running daemon.
- *                              A line is used once: the file is emptied before the signal.
+ *   DROVER_POINTS_FILE=PATH    lines "crash NAME" or "stop NAME", re-read at each point: arms a running
+ * daemon. A line is used once: the file is emptied before the signal.
  *
  * Without these variables a point costs one comparison.
  */
