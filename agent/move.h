@@ -42,7 +42,7 @@ const Drover__MoveOrder *move_order(const struct move *m);
 bool move_vm_taken(const struct move *m);
 
 /* Fills everything but events and relay_port. Its pointers are the machine's, valid until the next event. */
-void move_fact(const struct move *m, Drover__MoveFact *fact);
+void move_fact(struct move *m, Drover__MoveFact *fact);
 
 /* "SRC_COPYING"; "?" for values without a name. */
 const char *move_phase_name(Drover__MovePhase phase);

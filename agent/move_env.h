@@ -9,6 +9,7 @@
  *  - A function never calls back into the machine; answers are events from the
  *    loop, later. Exceptions return their result at once: record, the lease
  *    questions, qemu_identity.
+ *  - Requests of one machine to one part (QEMU, relay, disks) are carried out in the order of the calls.
  *  - Each asynchronous request is answered at most once. The machine has its own
  *    deadlines: an answer may stay away (QEMU hangs) or come late.
  *  - Strings and messages in events and arguments are borrowed for the call.
@@ -59,8 +60,9 @@ enum move_run {
 
 /* Status of query-migrate and of the MIGRATION event. */
 enum move_mig {
-	MOVE_MIG_NONE,
-	MOVE_MIG_SETUP, /* also wait-unplug */
+	MOVE_MIG_UNKNOWN, /* no answer yet */
+	MOVE_MIG_NONE,	  /* no migration since QEMU started */
+	MOVE_MIG_SETUP,	  /* also wait-unplug */
 	MOVE_MIG_ACTIVE,
 	MOVE_MIG_PRE_SWITCHOVER,
 	MOVE_MIG_DEVICE,
@@ -120,8 +122,11 @@ struct move_env {
 	 * Answer: MOVE_EV_QEMU_UP, or MOVE_EV_QEMU_EXITED with text. Durable note of pid and start time
 	 * before UP. */
 	void (*qemu_spawn)(struct move_env *me);
+	/* OURS also while a spawn is under way, and for one that a crash left without its note (found by its
+	 * scope). */
 	enum move_identity (*qemu_identity)(struct move_env *me);
-	/* SIGKILL by pidfd. Answer: MOVE_EV_QEMU_EXITED, also if it is gone already. */
+	/* SIGKILL by pidfd; a spawn that is under way is called off. Answer: MOVE_EV_QEMU_EXITED, also if it
+	 * is gone already. */
 	void (*qemu_kill)(struct move_env *me);
 	/* Returns seq > 0, growing. args: NULL except for MOVE_QMP_PARAMETERS. */
 	uint64_t (*qmp)(struct move_env *me, enum move_qmp cmd, const struct move_qmp_args *args);
