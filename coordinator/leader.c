@@ -1,0 +1,296 @@
+/*
+ * What only the leader does. Its decisions are made anew by each leader from applied rows
+ * (SAFETY R13): scheduler and lease book live for one term.
+ */
+#include <openssl/sha.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "coordinator/lookup.h"
+#include "coordinator/server.h"
+
+#define SECOND_US	 1000000
+#define SESSION_GRACE_US 3000000 /* for agents of a lost coordinator to find another one */
+
+/* --- proposing --------------------------------------------------------------------- */
+
+int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(void *data, int status),
+		   void *data)
+{
+	Drover__Command stamped = *cmd;
+	DR_AUTO_FREE uint8_t *bytes = NULL;
+	size_t size;
+
+	stamped.version = APPLY_VERSION;
+	stamped.utc_us = env_utc_us(s->env);
+	stamped.term = consensus_term(s->consensus);
+	size = drover__command__get_packed_size(&stamped);
+	bytes = malloc(size);
+	if (bytes == NULL)
+		return -DR_ENOMEM;
+	drover__command__pack(&stamped, bytes);
+	return consensus_propose(s->consensus, bytes, size, done, data);
+}
+
+static void decide(void *data, const Drover__Command *cmd)
+{
+	struct server *s = data;
+	int ret = leader_propose(s, cmd, NULL, NULL);
+
+	if (ret < 0)
+		log_debug("%s not proposed: %s", apply_command_name(cmd), dr_err_name(ret));
+}
+
+void leader_propose_fact(struct server *s, const Drover__Command *cmd)
+{
+	decide(s, cmd);
+}
+
+void leader_decide(struct server *s)
+{
+	if (s->scheduler != NULL && consensus_leads(s->consensus))
+		drain_decide(s->scheduler, s->db, &s->view, decide, s);
+}
+
+/* --- becoming and ceasing to be the leader ----------------------------------------- */
+
+static void own_term_committed(void *data, int status)
+{
+	struct server *s = data;
+
+	s->barrier_pending = false;
+	if (status == 0)
+		leader_changed(s);
+}
+
+static void leader_end(struct server *s)
+{
+	if (s->leading_term == 0)
+		return;
+	log_notice("term %llu: leads no more", (unsigned long long)s->leading_term);
+	s->leading_term = 0;
+	lease_book_free(s->lease);
+	drain_scheduler_free(s->scheduler);
+	s->lease = NULL;
+	s->scheduler = NULL;
+}
+
+static void leader_begin(struct server *s, uint64_t term)
+{
+	log_notice("term %llu: leads", (unsigned long long)term);
+	s->leading_term = term;
+	s->leading_since_us = env_now_us(s->env);
+	s->lease = lease_book_new(s->env, term, LEASE_DURATION_MS);
+	s->scheduler = drain_scheduler_new(s->env);
+	if (s->lease == NULL || s->scheduler == NULL)
+		server_fatal(s, "no memory to lead");
+}
+
+void leader_changed(struct server *s)
+{
+	uint64_t term;
+
+	if (s->consensus == NULL || s->stopping)
+		return;
+	term = consensus_term(s->consensus);
+	if (consensus_leads(s->consensus)) {
+		if (s->leading_term != 0 && s->leading_term != term)
+			leader_end(s);
+		if (s->leading_term == 0)
+			leader_begin(s, term);
+		server_schedule_work(s);
+		return;
+	}
+	leader_end(s);
+	/* Elected, but nothing of the own term is committed yet (SAFETY R14). */
+	if (consensus_role(s->consensus) == CONSENSUS_LEADER && !s->barrier_pending)
+		s->barrier_pending = consensus_barrier(s->consensus, own_term_committed, s) == 0;
+}
+
+/* --- once a second ----------------------------------------------------------------- */
+
+/* joining -> learner -> voter, one member at a time, when it is heard (SAFETY R16). */
+static void promote_members(struct server *s)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct dr_error err = DR_ERROR_INIT;
+		enum consensus_member_role next =
+			members[i].role == MEMBER_JOINING ? MEMBER_LEARNER : MEMBER_VOTER;
+
+		if (members[i].role == MEMBER_VOTER || peers_lost(s, members[i].id))
+			continue;
+		if (consensus_promote(s->consensus, members[i].id, next, &err) == 0)
+			log_notice("member %s: %s", members[i].node,
+				   next == MEMBER_VOTER ? "voter" : "learner");
+		else
+			log_debug("member %s: %s", members[i].node, err.text);
+		return;
+	}
+}
+
+static bool coordinator_heard(struct server *s, const char *name)
+{
+	if (strcmp(name, s->conf.name) == 0)
+		return true;
+	for (unsigned i = 0; i < SERVER_PEERS_MAX; i++) {
+		if (s->peers[i].member != 0 && strcmp(s->peers[i].node, name) == 0 &&
+		    !peers_lost(s, s->peers[i].member))
+			return true;
+	}
+	return false;
+}
+
+/* Sessions at one coordinator that is gone, or at this one without a connection, are lost. */
+static void end_sessions_at(struct server *s, const char *coordinator)
+{
+	char node[LOOKUP_NAME] = "";
+	uint8_t boot_id[16], start_id[16];
+
+	while (lookup_next_session(s->db, coordinator, node, node, boot_id, start_id)) {
+		Drover__Command cmd = DROVER__COMMAND__INIT;
+		Drover__CmdNodeSession session = DROVER__CMD_NODE_SESSION__INIT;
+
+		if (strcmp(coordinator, s->conf.name) == 0 && agents_connected(s, node, start_id))
+			continue;
+		session.node = node;
+		session.boot_id.data = boot_id;
+		session.boot_id.len = sizeof(boot_id);
+		session.start_id.data = start_id;
+		session.start_id.len = sizeof(start_id);
+		session.coordinator = (char *)(uintptr_t) "";
+		cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
+		cmd.node_session = &session;
+		decide(s, &cmd);
+	}
+}
+
+static void end_lost_sessions(struct server *s)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+
+	if (env_now_us(s->env) < s->leading_since_us + SESSION_GRACE_US)
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		if (members[i].id == consensus_self(s->consensus) || !coordinator_heard(s, members[i].node))
+			end_sessions_at(s, members[i].node);
+	}
+}
+
+void leader_tick(struct server *s)
+{
+	bool second = env_now_us(s->env) >= s->next_second_us;
+
+	leader_changed(s);
+	if (second) {
+		s->next_second_us = env_now_us(s->env) + SECOND_US;
+		peers_status(s);
+	}
+	if (s->leading_term == 0)
+		return;
+	if (second) {
+		lease_round(s->lease, decide, s);
+		lease_health(s->lease, s->db, decide, s);
+		promote_members(s);
+		end_lost_sessions(s);
+	}
+	leader_decide(s);
+}
+
+/* --- clients' requests ------------------------------------------------------------- */
+
+static int propose_request(struct server *s, const Drover__Request *request, const char *who,
+			   const char *what, Drover__Command *cmd)
+{
+	Drover__Command stamped = *cmd;
+
+	stamped.request_id = request->id;
+	stamped.who = (char *)(uintptr_t)who;
+	if (stamped.what == NULL || stamped.what[0] == '\0')
+		stamped.what = (char *)(uintptr_t)what;
+	return leader_propose(s, &stamped, NULL, NULL);
+}
+
+static int request_init(struct server *s, const Drover__Request *request, const char *who)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdInit init = DROVER__CMD_INIT__INIT;
+	const char *name = request->cluster_init->name[0] != '\0' ? request->cluster_init->name : "drover";
+
+	init.name = (char *)(uintptr_t)name;
+	init.uuid.data = s->identity.cluster_uuid;
+	init.uuid.len = LOGDB_UUID;
+	init.mode = (char *)(uintptr_t)(s->identity.standalone ? "standalone" : "corosync");
+	init.member = s->identity.member;
+	init.node = s->conf.name;
+	init.corosync_id = s->corosync != NULL ? corosync_nodeid(s->corosync) : 0;
+	cmd.body_case = DROVER__COMMAND__BODY_INIT;
+	cmd.init = &init;
+	return propose_request(s, request, who, "cluster init", &cmd);
+}
+
+/* The token itself stays with the coordinator that the client asked; only its hash is replicated. */
+static int request_token(struct server *s, const Drover__Request *request, const char *who,
+			 Drover__Response *answer)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdToken token = DROVER__CMD_TOKEN__INIT;
+
+	if (request->dry_run || request->token_hash.len != SHA256_DIGEST_LENGTH) {
+		answer->exit = request->dry_run ? 0 : DR_EUSAGE;
+		return 1;
+	}
+	token.hash = request->token_hash;
+	cmd.body_case = DROVER__COMMAND__BODY_TOKEN;
+	cmd.token = &token;
+	return propose_request(s, request, who, "cluster token", &cmd);
+}
+
+static int request_cluster(struct server *s, const Drover__Request *request, const char *who,
+			   Drover__Response *answer)
+{
+	int ret;
+
+	if (request->verb_case == DROVER__REQUEST__VERB_CLUSTER_INIT)
+		return request_init(s, request, who);
+	if (request->verb_case == DROVER__REQUEST__VERB_CLUSTER_TOKEN)
+		return request_token(s, request, who, answer);
+	if (request->verb_case == DROVER__REQUEST__VERB_JOIN_REQUEST) {
+		ret = join_requested(s, request->join_request, answer);
+		return ret < 0 ? ret : 1;
+	}
+	answer->exit = DR_EUSAGE;
+	answer->message = strdup("not supported yet");
+	return 1;
+}
+
+int leader_request(struct server *s, const Drover__Request *request, const char *who,
+		   Drover__Response *answer)
+{
+	Drover__Command *cmd = NULL;
+	Drover__Response *refusal = NULL;
+	int ret;
+
+	if (request_class(request) == REQUEST_CLUSTER)
+		return request_cluster(s, request, who, answer);
+	request_to_command(s->db, s->env, &s->view, request, who, &cmd, &refusal);
+	if (refusal != NULL) {
+		/* Both are the caller's to free: what the refusal holds moves over. */
+		Drover__Response empty = DROVER__RESPONSE__INIT;
+
+		*answer = *refusal;
+		*refusal = empty;
+		drover__response__free_unpacked(refusal, NULL);
+		return 1;
+	}
+	if (cmd == NULL)
+		return -DR_ENOMEM;
+	ret = propose_request(s, request, who, apply_command_name(cmd), cmd);
+	drover__command__free_unpacked(cmd, NULL);
+	return ret;
+}

@@ -1,0 +1,408 @@
+#include "coordinator/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "coordinator/lookup.h"
+
+#define GROUP_NAME	    "drover.coordinator"
+#define HEARTBEAT_MS	    150
+#define ELECTION_MIN_MS	    1500
+#define IN_TOUCH_HEARTBEATS 8 /* of silence from the leader; above it reads are stale and orders wait */
+#define SOCKET_MODE	    0660
+#define STOP_US		    2000000 /* for the log writer and the hand-over, at a clean end */
+
+/* --- the state machine's callbacks ------------------------------------------------- */
+
+static void remember_digest(struct server *s, uint64_t index)
+{
+	struct own_digest *d = &s->digests[index % SERVER_DIGESTS];
+
+	d->index = index;
+	db_digest(s->db, d->digest);
+}
+
+static void after_apply(struct server *s, uint64_t index, const Drover__Command *cmd,
+			const struct apply_result *result)
+{
+	remember_digest(s, index);
+	if (s->scheduler != NULL)
+		drain_applied(s->scheduler, cmd, result);
+	if (cmd->body_case == DROVER__COMMAND__BODY_LEASE_ROUND) {
+		if (s->lease != NULL)
+			lease_committed(s->lease, s->db, cmd->term, cmd->lease_round, NULL, NULL);
+		agents_granted(s, cmd->lease_round);
+	}
+	agents_applied(s, result);
+	if (cmd->request_id.len != 0)
+		clients_applied(s, index, cmd, result);
+	server_schedule_work(s);
+}
+
+static int on_apply(void *data, uint64_t index, const uint8_t *bytes, size_t size)
+{
+	struct server *s = data;
+	struct dr_error err = DR_ERROR_INIT;
+	struct apply_result result;
+	Drover__Command *cmd = drover__command__unpack(NULL, size, bytes);
+	int ret;
+
+	if (cmd == NULL) {
+		log_error("index %llu: the log holds no command there", (unsigned long long)index);
+		return -DR_ECORRUPT;
+	}
+	ret = apply_command(s->db, index, cmd, &result, &err);
+	if (ret < 0)
+		log_error("index %llu: %s: %s", (unsigned long long)index, apply_command_name(cmd), err.text);
+	else
+		after_apply(s, index, cmd, &result);
+	drover__command__free_unpacked(cmd, NULL);
+	return ret;
+}
+
+static int on_snapshot(void *data, uint8_t **bytes, size_t *size)
+{
+	struct server *s = data;
+	struct dr_error err = DR_ERROR_INIT;
+	int ret = db_serialize(s->db, bytes, size, &err);
+
+	if (ret < 0)
+		log_error("snapshot: %s", err.text);
+	return ret;
+}
+
+static int on_restore(void *data, const uint8_t *bytes, size_t size)
+{
+	struct server *s = data;
+	struct dr_error err = DR_ERROR_INIT;
+	int ret = db_restore(s->db, bytes, size, &err);
+
+	if (ret < 0) {
+		log_error("snapshot: %s", err.text);
+		return ret;
+	}
+	log_notice("state restored from a snapshot of %zu bytes", size);
+	for (struct agent *a = s->agents; a != NULL; a = a->next)
+		a->dirty = true;
+	return 0;
+}
+
+static void on_changed(void *data)
+{
+	leader_changed(data);
+}
+
+static void on_fatal(void *data, const char *why)
+{
+	server_fatal(data, why);
+}
+
+static const struct consensus_ops consensus_ops = {
+	.apply = on_apply,
+	.snapshot = on_snapshot,
+	.restore = on_restore,
+	.changed = on_changed,
+	.fatal = on_fatal,
+};
+
+/* --- what readers and the scheduler know beside the rows --------------------------- */
+
+static const Drover__MoveFact *view_move_fact(void *data, uint64_t move, uint32_t attempt,
+					      Drover__MoveRole role)
+{
+	const struct server *s = data;
+
+	return figures_move(s->figures, move, attempt, role);
+}
+
+static uint64_t view_lease_ms(void *data, const char *node)
+{
+	const struct server *s = data;
+
+	return s->lease != NULL ? lease_left_ms(s->lease, node) : 0;
+}
+
+/* --- work and ticks ---------------------------------------------------------------- */
+
+static void work(void *data)
+{
+	struct server *s = data;
+
+	s->work_timer = 0;
+	if (s->consensus == NULL || s->stopping)
+		return;
+	s->view.stale = !server_in_touch(s);
+	leader_decide(s);
+	agents_work(s);
+}
+
+void server_schedule_work(struct server *s)
+{
+	if (s->work_timer == 0 && !s->stopping)
+		s->work_timer = env_timer_start(s->env, 0, work, s);
+}
+
+static void tick(void *data)
+{
+	struct server *s = data;
+
+	s->tick_timer = env_timer_start(s->env, SERVER_TICK_US, tick, s);
+	if (s->consensus == NULL)
+		return;
+	s->view.stale = !server_in_touch(s);
+	leader_tick(s);
+	clients_tick(s);
+	agents_work(s);
+}
+
+bool server_in_touch(const struct server *s)
+{
+	uint64_t heard;
+
+	if (s->consensus == NULL || !s->transport->quorate(s->transport))
+		return false;
+	if (consensus_role(s->consensus) == CONSENSUS_LEADER)
+		return consensus_leads(s->consensus);
+	heard = consensus_heard_us(s->consensus);
+	return heard != 0 && env_now_us(s->env) < heard + IN_TOUCH_HEARTBEATS * HEARTBEAT_MS * 1000ull;
+}
+
+uint64_t server_random_id(struct server *s)
+{
+	uint64_t id;
+
+	do {
+		env_random(s->env, &id, sizeof(id));
+		id >>= 1; /* SQLite's integers are signed */
+	} while (id == 0);
+	return id;
+}
+
+/* --- consensus --------------------------------------------------------------------- */
+
+static void alone_send(struct transport *t, const uint8_t *bytes, size_t size)
+{
+	(void)t;
+	(void)bytes;
+	(void)size;
+}
+
+static bool alone_quorate(struct transport *t)
+{
+	(void)t;
+	return true;
+}
+
+static const struct corosync_ops corosync_ops = {
+	.receive = peers_receive, .member = peers_member, .quorum = peers_quorum};
+
+static int start_transport(struct server *s, struct dr_error *err)
+{
+	if (s->identity.standalone) {
+		s->alone = (struct transport){.impl = s, .send = alone_send, .quorate = alone_quorate};
+		s->transport = &s->alone;
+		return 0;
+	}
+	s->corosync = corosync_new(s->loop, s->env, GROUP_NAME, &corosync_ops, s, err);
+	if (s->corosync == NULL)
+		return -DR_ENOMEM;
+	s->transport = corosync_transport(s->corosync);
+	return 0;
+}
+
+/* While corosync forms a new membership (2.2 x token and more) it carries no messages: a shorter election
+ * timeout would depose healthy leaders. Followers of a leader that has left do not wait for it (consensus.h).
+ */
+static unsigned election_timeout_ms(const struct server *s)
+{
+	unsigned ms;
+
+	if (s->identity.standalone)
+		return ELECTION_MIN_MS;
+	ms = 3 * corosync_token_ms();
+	return ms > ELECTION_MIN_MS ? ms : ELECTION_MIN_MS;
+}
+
+static int open_state(struct server *s, struct dr_error *err)
+{
+	static const char *const suffixes[] = {"", "-wal", "-shm"};
+	char path[sizeof(s->conf.data_dir) + 32];
+	int ret;
+
+	/* The log is the truth: the state is rebuilt from snapshot and log at each start. */
+	for (size_t i = 0; i < DR_ARRAY_SIZE(suffixes); i++) {
+		snprintf(path, sizeof(path), "%s/state.db%s", s->conf.data_dir, suffixes[i]);
+		if (unlink(path) != 0 && errno != ENOENT)
+			return dr_error_errno(err, DR_EIO, errno, "%s", path);
+	}
+	snprintf(path, sizeof(path), "%s/state.db", s->conf.data_dir);
+	ret = db_open(path, &s->db, err);
+	if (ret == 0)
+		remember_digest(s, 0);
+	return ret;
+}
+
+int server_start_consensus(struct server *s, bool bootstrap, struct dr_error *err)
+{
+	struct consensus_config config = {
+		.loop = s->loop,
+		.env = s->env,
+		.log = s->log,
+		.identity = s->identity,
+		.node = s->conf.name,
+		.heartbeat_ms = HEARTBEAT_MS,
+		.ops = &consensus_ops,
+		.data = s,
+	};
+	int ret = open_state(s, err);
+
+	if (ret == 0)
+		ret = start_transport(s, err);
+	if (ret < 0)
+		return ret;
+	config.transport = s->transport;
+	config.election_timeout_ms = election_timeout_ms(s);
+	s->log = NULL;
+	s->consensus = consensus_new(&config, err);
+	if (s->consensus == NULL)
+		return -(int)err->code;
+	if (bootstrap && (ret = consensus_bootstrap(s->consensus, err)) < 0)
+		return ret;
+	ret = consensus_start(s->consensus, err);
+	if (ret == 0)
+		log_notice("member %llu of the cluster, %s", (unsigned long long)s->identity.member,
+			   s->identity.standalone ? "standalone" : "on corosync");
+	leader_changed(s);
+	return ret;
+}
+
+/* --- life -------------------------------------------------------------------------- */
+
+static const struct conn_ops client_ops = {.on_message = clients_on_message, .on_close = clients_on_close};
+
+static int open_listeners(struct server *s, struct dr_error *err)
+{
+	char path[sizeof(s->conf.run_dir) + 32];
+	struct dr_error key_error = DR_ERROR_INIT;
+
+	if (tls_key_read(s->conf.key_file, s->key, &key_error) == 0) {
+		s->tls = tls_psk_new(s->key, CONF_TLS_IDENTITY, err);
+		if (s->tls == NULL)
+			return -(int)err->code;
+		s->tcp_listener =
+			listener_tcp(s->loop, s->conf.listen, s->tls, &client_ops, clients_accept, s, err);
+		if (s->tcp_listener == NULL)
+			return -(int)err->code;
+	} else {
+		log_warning("no remote access, agents and joins can't connect: %s (drover cluster keygen "
+			    "makes one)",
+			    key_error.text);
+	}
+	snprintf(path, sizeof(path), "%s/coordinator.sock", s->conf.run_dir);
+	s->unix_listener =
+		listener_unix(s->loop, path, SOCKET_MODE, (gid_t)-1, &client_ops, clients_accept, s, err);
+	return s->unix_listener != NULL ? 0 : -(int)err->code;
+}
+
+struct server *server_new(const struct dr_conf *conf, qb_loop_t *loop, struct env *env, struct dr_error *err)
+{
+	struct server *s = calloc(1, sizeof(*s));
+
+	if (s == NULL) {
+		dr_error_set(err, DR_ENOMEM, "out of memory");
+		return NULL;
+	}
+	s->conf = *conf;
+	s->loop = loop;
+	s->env = env;
+	s->view = (struct volatile_view){.data = s, .move_fact = view_move_fact, .lease_ms = view_lease_ms};
+	s->figures = figures_new();
+	s->log = logdb_open(conf->data_dir, err);
+	if (s->figures == NULL || s->log == NULL || logdb_identity_get(s->log, &s->identity, err) < 0 ||
+	    (s->identity.member != 0 && server_start_consensus(s, false, err) < 0) ||
+	    open_listeners(s, err) < 0) {
+		server_free(s);
+		return NULL;
+	}
+	if (s->identity.member == 0)
+		log_notice("in no cluster yet: waits for drover cluster init or join");
+	s->tick_timer = env_timer_start(env, SERVER_TICK_US, tick, s);
+	return s;
+}
+
+void server_fatal(struct server *s, const char *why)
+{
+	log_error("this member stops: %s", why);
+	s->exit_code = 1;
+	s->stopping = true;
+	qb_loop_stop(s->loop);
+}
+
+static void end_loop(void *data)
+{
+	struct server *s = data;
+
+	qb_loop_stop(s->loop);
+}
+
+static void consensus_stopped(void *data)
+{
+	struct server *s = data;
+
+	s->consensus = NULL;
+	qb_loop_stop(s->loop);
+}
+
+static void stop_consensus(void *data)
+{
+	struct server *s = data;
+
+	consensus_stop(s->consensus, consensus_stopped, s);
+}
+
+void server_stop(struct server *s)
+{
+	bool led;
+
+	if (s->stopping)
+		return;
+	log_notice("ends");
+	if (s->consensus == NULL) {
+		s->stopping = true;
+		qb_loop_stop(s->loop);
+		return;
+	}
+	led = consensus_role(s->consensus) == CONSENSUS_LEADER && !s->identity.standalone;
+	if (led)
+		consensus_transfer(s->consensus);
+	s->stopping = true;
+	env_timer_start(s->env, led ? 300000 : 0, stop_consensus, s);
+	env_timer_start(s->env, STOP_US, end_loop, s);
+}
+
+void server_free(struct server *s)
+{
+	if (s == NULL)
+		return;
+	s->stopping = true;
+	env_timer_stop(s->env, &s->tick_timer);
+	env_timer_stop(s->env, &s->work_timer);
+	listener_free(s->unix_listener);
+	listener_free(s->tcp_listener);
+	join_free(s);
+	clients_free(s);
+	lease_book_free(s->lease);
+	drain_scheduler_free(s->scheduler);
+	corosync_free(s->corosync);
+	logdb_close(s->log);
+	db_close(s->db);
+	figures_free(s->figures);
+	tls_psk_free(s->tls);
+	OPENSSL_cleanse(s->key, sizeof(s->key));
+	free(s);
+}

@@ -1,0 +1,211 @@
+/* log.db: what was acknowledged is there after a restart, or the log is refused (SAFETY R15). */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "coordinator/logdb.h"
+
+struct fixture {
+	char dir[64];
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	strcpy(f->dir, "/tmp/drover-logdb-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	char command[128];
+
+	snprintf(command, sizeof(command), "rm -rf %s", f->dir);
+	assert_int_equal(system(command), 0);
+	free(f);
+	return 0;
+}
+
+static void append(struct logdb *log, uint64_t from, uint64_t to)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	assert_int_equal(logdb_begin(log, &err), 0);
+	for (uint64_t i = from; i <= to; i++) {
+		char text[32];
+		struct logdb_entry e = {.index = i, .term = 1 + i / 10, .type = 1, .data = text};
+
+		e.size = (size_t)snprintf(text, sizeof(text), "entry %llu", (unsigned long long)i);
+		assert_int_equal(logdb_append(log, &e, &err), 0);
+	}
+	assert_int_equal(logdb_commit(log, &err), 0);
+}
+
+static int check_entry(const struct logdb_entry *e, void *data)
+{
+	uint64_t *expected = data;
+	char text[32];
+
+	snprintf(text, sizeof(text), "entry %llu", (unsigned long long)*expected);
+	assert_int_equal(e->index, *expected);
+	assert_int_equal(e->size, strlen(text));
+	assert_memory_equal(e->data, text, e->size);
+	(*expected)++;
+	return 0;
+}
+
+static void expect_range(struct logdb *log, uint64_t from, uint64_t to)
+{
+	struct dr_error err = DR_ERROR_INIT;
+	uint64_t next = from;
+
+	assert_int_equal(logdb_entries(log, check_entry, &next, &err), 0);
+	assert_int_equal(next, to + 1);
+	assert_int_equal(logdb_last(log), to);
+	assert_int_equal(logdb_first(log), from);
+}
+
+static void test_append_truncate_reopen(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb *log = logdb_open(f->dir, &err);
+	uint64_t term, vote;
+
+	assert_non_null(log);
+	append(log, 1, 40);
+	assert_int_equal(logdb_truncate(log, 31, &err), 0);
+	expect_range(log, 1, 30);
+	append(log, 31, 35);
+	assert_int_equal(logdb_vote_set(log, 7, 99, &err), 0);
+	logdb_close(log);
+	log = logdb_open(f->dir, &err);
+	assert_non_null(log);
+	expect_range(log, 1, 35);
+	assert_int_equal(logdb_vote_get(log, &term, &vote, &err), 0);
+	assert_int_equal(term, 7);
+	assert_int_equal(vote, 99);
+	logdb_close(log);
+}
+
+static void test_snapshot(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb *log = logdb_open(f->dir, &err);
+	struct logdb_snapshot s = {
+		.index = 30, .term = 4, .conf_index = 1, .conf = "conf", .conf_size = 4, .data = "state", .size = 5};
+	struct logdb_snapshot got;
+
+	append(log, 1, 40);
+	assert_int_equal(logdb_snapshot_get(log, &got, &err), 0);
+	assert_int_equal(logdb_snapshot_put(log, &s, 10, &err), 0);
+	expect_range(log, 21, 40);
+	logdb_close(log);
+	log = logdb_open(f->dir, &err);
+	assert_non_null(log);
+	expect_range(log, 21, 40);
+	assert_int_equal(logdb_snapshot_get(log, &got, &err), 1);
+	assert_int_equal(got.index, 30);
+	assert_memory_equal(got.data, "state", 5);
+	free((void *)(uintptr_t)got.conf);
+	free((void *)(uintptr_t)got.data);
+	/* From the leader: replaces everything, entries go on behind it. */
+	s.index = 100;
+	assert_int_equal(logdb_snapshot_put(log, &s, 0, &err), 0);
+	append(log, 101, 103);
+	logdb_close(log);
+	log = logdb_open(f->dir, &err);
+	assert_non_null(log);
+	expect_range(log, 101, 103);
+	logdb_close(log);
+}
+
+static void flip(const char *dir, const char *name, long offset)
+{
+	char path[128];
+	uint8_t byte;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, offset), 1);
+	byte ^= 0x10;
+	assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
+	close(fd);
+}
+
+/* A database killed before its checkpoint, so that its commits live in the WAL only. */
+static void write_and_die(const char *dir)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		struct dr_error err = DR_ERROR_INIT;
+		struct logdb *log = logdb_open(dir, &err);
+
+		for (uint64_t i = 1; i <= 20; i++)
+			append(log, i, i);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void test_wal_bit_flip_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	char path[128];
+	struct stat st;
+
+	write_and_die(f->dir);
+	snprintf(path, sizeof(path), "%s/log.db-wal", f->dir);
+	assert_int_equal(stat(path, &st), 0);
+	flip(f->dir, "log.db-wal", st.st_size / 2);
+	assert_null(logdb_open(f->dir, &err));
+	assert_int_equal(err.code, DR_ECORRUPT);
+}
+
+static void test_changed_entry_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb *log = logdb_open(f->dir, &err);
+	char command[256];
+
+	append(log, 1, 20);
+	logdb_close(log);
+	snprintf(command, sizeof(command), "sqlite3 %s/log.db \"UPDATE entry SET data = x'00' WHERE idx = 9\"", f->dir);
+	assert_int_equal(system(command), 0);
+	assert_null(logdb_open(f->dir, &err));
+	assert_int_equal(err.code, DR_ECORRUPT);
+	assert_non_null(strstr(err.text, "entry 9"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_append_truncate_reopen, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_wal_bit_flip_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changed_entry_is_refused, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
