@@ -24,8 +24,8 @@
 
 struct db;
 
-/* Opens or makes the file; ":memory:" for tests. An old file is refused (-DR_ECORRUPT) unless its schema is
- * ours: the state is rebuilt from snapshot and log at each start. */
+/* An empty state at path; ":memory:" for tests. An old file there is replaced: the state is rebuilt from
+ * snapshot and log at each start. */
 int db_open(const char *path, struct db **out, struct dr_error *err);
 void db_close(struct db *db);
 

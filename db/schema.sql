@@ -36,6 +36,7 @@ CREATE TABLE event (
 	text TEXT NOT NULL,
 	PRIMARY KEY (idx, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX event_move ON event (move, text);
 
 CREATE TABLE history (
 	idx INTEGER NOT NULL PRIMARY KEY,
@@ -126,7 +127,7 @@ CREATE INDEX vm_owner ON vm (owner);
 
 CREATE TABLE drain (
 	id INTEGER NOT NULL PRIMARY KEY,
-	node TEXT NOT NULL REFERENCES node (name),
+	node TEXT NOT NULL,             -- no reference: the record outlives the node
 	state TEXT NOT NULL CHECK (state IN ('running', 'paused', 'done', 'failed', 'cancelled')),
 	best_effort INTEGER NOT NULL,
 	shutdown_unmovable INTEGER NOT NULL,
@@ -172,8 +173,8 @@ CREATE TABLE move_attempt (
 	attempt INTEGER NOT NULL,
 	vm TEXT NOT NULL,
 	generation INTEGER NOT NULL,
-	src TEXT NOT NULL REFERENCES node (name),
-	dst TEXT NOT NULL REFERENCES node (name),
+	src TEXT NOT NULL,              -- no reference: the record outlives the node
+	dst TEXT NOT NULL,
 	memory INTEGER NOT NULL,
 	mode TEXT NOT NULL,
 	key BLOB NOT NULL,
