@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # The ruler would show it: two copies of a VM, a wrong word of memory, a second boot, a VM that stood still.
-# shellcheck source=tests/lab/testlib.sh
+# shellcheck source-path=SCRIPTDIR source=testlib.sh
 . "$(dirname "$0")/testlib.sh"
 requires ip qemu-system-x86_64 python3 jq
 

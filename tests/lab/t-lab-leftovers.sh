@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Nothing stays behind, however an `up` ends: killed outright at several moments, or asked to stop. And two labs live side by side.
-# shellcheck source=tests/lab/testlib.sh
+# shellcheck source-path=SCRIPTDIR source=testlib.sh
 . "$(dirname "$0")/testlib.sh"
 requires ip nft corosync
 trap cleanup EXIT

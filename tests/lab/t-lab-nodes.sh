@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # The lab's nodes behave like hosts: cables, partitions, a sudden death and a new start; nothing stays behind.
-# shellcheck source=tests/lab/testlib.sh
+# shellcheck source-path=SCRIPTDIR source=testlib.sh
 . "$(dirname "$0")/testlib.sh"
 requires ip nft corosync jq ping unshare
 
 hears() { lab exec "$1" ping -c 1 -W 1 "$2" >/dev/null; } # NODE ADDRESS
 boot_id() { lab exec "$1" cat /proc/sys/kernel/random/boot_id; }
-members() { lab status | grep -q "^$1: on, corosync, quorum: $2"; } # NODE "COUNT Yes|No"
+members() { grep -q "^$1: on, corosync, quorum: $2" <<<"$(lab status)"; } # NODE "COUNT Yes|No"
 carrier() { lab exec "$1" ip -o link show "$2" | grep -q LOWER_UP; }
 
 lab_start --no-cluster --vms 1 --rate mig1=200mbit
