@@ -1,0 +1,168 @@
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "cli/call.h"
+#include "cli/cli.h"
+#include "cli/json.h"
+#include "cli/show.h"
+#include "cli/wait.h"
+
+void cli_print_json(struct cli *cli, json_t *take_json)
+{
+	json_dumpf(take_json, cli->out, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	fputc('\n', cli->out);
+	json_decref(take_json);
+}
+
+int cli_fail(struct cli *cli, const struct dr_error *err, char *const *objects, size_t n_objects)
+{
+	int exit = dr_err_exit((int)err->code);
+
+	if (cli->json) {
+		cli_print_json(cli, json_error(exit, err->text, objects, n_objects));
+		return exit;
+	}
+	fprintf(cli->err, "drover: %s\n", err->text);
+	for (size_t i = 0; i < n_objects; i++)
+		fprintf(cli->err, "  %s\n", objects[i]);
+	return exit;
+}
+
+/* An unreadable file of its own naming is an error; without the usual one the defaults hold. */
+static int conf_load(struct cli *cli, struct dr_error *err)
+{
+	const char *path = cli->config != NULL ? cli->config : CONF_PATH;
+	struct dr_error why = DR_ERROR_INIT;
+	int rc = conf_read(path, &cli->conf, &why);
+
+	if (rc == 0)
+		return 0;
+	if (cli->config == NULL && rc != -DR_EUSAGE) {
+		conf_defaults(&cli->conf);
+		return 0;
+	}
+	return dr_error_set(err, DR_EUSAGE, "%s", why.text);
+}
+
+static int answer_failed(struct cli *cli, const Drover__Response *resp)
+{
+	struct dr_error err = DR_ERROR_INIT;
+	enum dr_err code = resp->exit <= DR_EAUTH ? (enum dr_err)resp->exit : DR_EFAILED;
+
+	dr_error_set(&err, code, "%s", resp->message[0] != '\0' ? resp->message : dr_err_name((int)code));
+	return cli_fail(cli, &err, resp->objects, resp->n_objects);
+}
+
+static bool waits(const struct cli_parsed *p, const Drover__Response *resp)
+{
+	return cli_flag(p, "wait") && !cli_flag(p, "dry-run") &&
+	       (resp->changed || resp->n_drains + resp->n_moves + resp->n_vms > 0);
+}
+
+static int answer_print(struct cli *cli, const struct cli_parsed *p, const Drover__Response *resp)
+{
+	const struct cli_verb *verb = p->verb;
+
+	if (cli->json)
+		cli_print_json(cli, (verb->json != NULL ? verb->json : json_changed)(p, resp));
+	else
+		(verb->show != NULL ? verb->show : show_changed)(cli->out, p, resp);
+	return DR_OK;
+}
+
+static int request_run(struct cli *cli, const struct cli_parsed *p)
+{
+	Drover__Request req = DROVER__REQUEST__INIT;
+	Drover__Response *resp = NULL;
+	struct dr_error err = DR_ERROR_INIT;
+	bool mutates = (p->verb->flags & VERB_MUTATES) != 0;
+	uint64_t timeout_ms = cli->timeout_ms;
+	uint64_t deadline_ms;
+	int exit;
+
+	if (timeout_ms == 0 && !cli_flag(p, "wait"))
+		timeout_ms = CLI_TIMEOUT_MS;
+	deadline_ms = call_deadline(cli, timeout_ms);
+	req.dry_run = cli_flag(p, "dry-run");
+	if (p->verb->build(cli, p, &req, &err) < 0 ||
+	    call_request(cli, &req, mutates, deadline_ms, &resp, &err) < 0)
+		return cli_fail(cli, &err, NULL, 0);
+	if (resp->exit != 0) {
+		exit = answer_failed(cli, resp);
+	} else if (waits(p, resp)) {
+		if (!cli->json)
+			answer_print(cli, p, resp);
+		exit = wait_run(cli, p, resp, deadline_ms);
+	} else {
+		exit = answer_print(cli, p, resp);
+	}
+	drover__response__free_unpacked(resp, NULL);
+	return exit;
+}
+
+static int verb_run(struct cli *cli, const struct cli_parsed *p)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	if (conf_load(cli, &err) < 0 || call_addresses(cli, &err) < 0)
+		return cli_fail(cli, &err, NULL, 0);
+	if (p->verb->local == NULL)
+		return request_run(cli, p);
+	return p->verb->local(cli, p, &err) < 0 ? cli_fail(cli, &err, NULL, 0) : DR_OK;
+}
+
+/* --json counts for usage errors too, wherever the parser stopped. */
+static bool json_wanted(int argc, const char *const *argv)
+{
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			return true;
+	}
+	return false;
+}
+
+int cli_run(struct cli *cli, int argc, const char *const *argv)
+{
+	struct dr_error err = DR_ERROR_INIT;
+	struct cli_parsed p;
+	int exit;
+
+	conf_defaults(&cli->conf);
+	cli->json = json_wanted(argc, argv);
+	if (argc > 0 && strcmp(argv[0], "__complete") == 0)
+		return cli_complete(cli, argc - 1, argv + 1);
+	if (cli_parse(cli, argc, argv, &p, &err) < 0) {
+		exit = cli_fail(cli, &err, NULL, 0);
+	} else if (p.help) {
+		cli_help(cli->out, &p);
+		exit = DR_OK;
+	} else if (p.version) {
+		fputs("drover " PACKAGE_VERSION "\n", cli->out);
+		exit = DR_OK;
+	} else {
+		exit = verb_run(cli, &p);
+	}
+	if (fflush(cli->out) != 0 && errno != EPIPE && exit == DR_OK) {
+		fprintf(cli->err, "drover: cannot write the answer: %s\n", strerror(errno));
+		exit = DR_EFAILED;
+	}
+	return exit;
+}
+
+int cli_main(int argc, char **argv)
+{
+	struct cli cli = {.out = stdout, .err = stderr, .out_tty = isatty(STDOUT_FILENO) == 1};
+	int exit;
+
+	cli.transport = transport_conn_new(&cli);
+	if (cli.transport == NULL) {
+		fputs("drover: out of memory\n", stderr);
+		return DR_EFAILED;
+	}
+	exit = cli_run(&cli, argc - 1, (const char *const *)argv + 1);
+	transport_conn_free(cli.transport);
+	arena_free(&cli.arena);
+	return exit;
+}
