@@ -163,7 +163,8 @@ struct consensus *consensus_new(const struct consensus_config *config, struct dr
 	raft_set_heartbeat_timeout(&c->raft, config->heartbeat_ms);
 	raft_set_snapshot_threshold(&c->raft, config->snapshot_threshold ? config->snapshot_threshold
 									 : SNAPSHOT_THRESHOLD);
-	raft_set_snapshot_trailing(&c->raft, SNAPSHOT_TRAILING);
+	raft_set_snapshot_trailing(&c->raft,
+				   config->snapshot_trailing ? config->snapshot_trailing : SNAPSHOT_TRAILING);
 	return c;
 }
 

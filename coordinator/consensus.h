@@ -54,6 +54,7 @@ struct consensus_config {
 	unsigned election_timeout_ms;
 	unsigned heartbeat_ms;
 	unsigned snapshot_threshold; /* entries; 0: default */
+	unsigned snapshot_trailing;  /* entries kept behind a snapshot; 0: default */
 	const struct consensus_ops *ops;
 	void *data;
 };

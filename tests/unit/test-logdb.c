@@ -106,8 +106,13 @@ static void test_snapshot(void **state)
 	struct fixture *f = *state;
 	struct dr_error err = DR_ERROR_INIT;
 	struct logdb *log = logdb_open(f->dir, &err);
-	struct logdb_snapshot s = {
-		.index = 30, .term = 4, .conf_index = 1, .conf = "conf", .conf_size = 4, .data = "state", .size = 5};
+	struct logdb_snapshot s = {.index = 30,
+				   .term = 4,
+				   .conf_index = 1,
+				   .conf = "conf",
+				   .conf_size = 4,
+				   .data = "state",
+				   .size = 5};
 	struct logdb_snapshot got;
 
 	append(log, 1, 40);
@@ -191,7 +196,8 @@ static void test_changed_entry_is_refused(void **state)
 
 	append(log, 1, 20);
 	logdb_close(log);
-	snprintf(command, sizeof(command), "sqlite3 %s/log.db \"UPDATE entry SET data = x'00' WHERE idx = 9\"", f->dir);
+	snprintf(command, sizeof(command),
+		 "sqlite3 %s/log.db \"UPDATE entry SET data = x'00' WHERE idx = 9\"", f->dir);
 	assert_int_equal(system(command), 0);
 	assert_null(logdb_open(f->dir, &err));
 	assert_int_equal(err.code, DR_ECORRUPT);
