@@ -2,6 +2,9 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/text.h"
+
+#define HELP_COLUMN 32
 
 static void options_print(FILE *out, const struct cli_verb *verb, bool own)
 {
@@ -20,7 +23,12 @@ static void options_print(FILE *out, const struct cli_verb *verb, bool own)
 			continue;
 		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->value != NULL ? " " : "",
 			 o->value != NULL ? o->value : "");
-		fprintf(out, "  %-32s %s%s%s\n", left, o->help, o->repeats ? " (may repeat)" : "",
+		fprintf(out, "  %s", left);
+		if (text_width(left) > HELP_COLUMN)
+			fprintf(out, "\n%*s", HELP_COLUMN + 3, "");
+		else
+			fprintf(out, "%*s", (int)(HELP_COLUMN + 1 - text_width(left)), "");
+		fprintf(out, "%s%s%s\n", o->help, o->repeats ? " (may repeat)" : "",
 			o->later ? " (not supported yet)" : "");
 	}
 }

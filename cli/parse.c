@@ -103,16 +103,26 @@ static int verb_unknown(struct dr_error *err, const struct cli_noun *noun, const
 static int option_unknown(struct dr_error *err, const struct cli_parsed *p, const char *word)
 {
 	const char *words[WORDS_MAX];
+	char names[WORDS_MAX][40];
 	char where[96];
 	const struct cli_option *o;
 	size_t n = 0;
 
-	for (size_t i = 0; n < WORDS_MAX && (o = cli_option_at(p->verb, i)) != NULL; i++)
-		words[n++] = o->name;
+	for (size_t i = 0; n < WORDS_MAX && (o = cli_option_at(p->verb, i)) != NULL; i++) {
+		snprintf(names[n], sizeof(names[n]), "--%s", o->name);
+		words[n] = names[n];
+		n++;
+	}
 	snprintf(where, sizeof(where), "drover%s%s%s%s --help", p->noun != NULL ? " " : "",
 		 p->noun != NULL ? p->noun->name : "", p->verb != NULL ? " " : "",
 		 p->verb != NULL ? p->verb->name : "");
 	return unknown(err, "option", word, words, n, where);
+}
+
+static int id_refuse(const char *text, struct dr_error *err)
+{
+	return dr_error_set(err, DR_EUSAGE, "\"%.60s\" is no id: give a positive whole number, such as 17",
+			    text);
 }
 
 /* Checks the form of a word that stands for an object; *id is set for ids. */
@@ -131,14 +141,12 @@ static int object_check(enum cli_object object, const char *text, uint64_t *id, 
 	case OBJ_DRAIN_OR_NODE:
 		if (!digits)
 			return names_check(text, "node", err);
-		return units_number_parse(text, 1, INT64_MAX, id, err);
+		return units_number_parse(text, 1, INT64_MAX, id, NULL) < 0 ? id_refuse(text, err) : 0;
 	case OBJ_DRAIN:
 	case OBJ_MOVE:
 	case OBJ_PLAN:
 		if (!digits || units_number_parse(text, 1, INT64_MAX, id, NULL) < 0)
-			return dr_error_set(err, DR_EUSAGE,
-					    "\"%.60s\" is no id: give a positive whole number, such as 17",
-					    text);
+			return id_refuse(text, err);
 		return 0;
 	case OBJ_TEXT:
 	case OBJ_RANK:
@@ -281,7 +289,7 @@ static int option_take(struct cli *cli, int argc, const char *const *argv, int *
 			break;
 	}
 	if (o == NULL)
-		return option_unknown(err, p, name);
+		return option_unknown(err, p, arena_printf(&cli->arena, "--%s", name));
 	if (equals != NULL)
 		return value_add(cli, p, o, equals + 1, err);
 	if (o->kind == OPT_FLAG)

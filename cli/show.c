@@ -405,9 +405,9 @@ void show_limits(FILE *out, const struct cli_parsed *p, const Drover__Response *
 	table_end(t, out);
 	fputc('\n', out);
 	if (limits->defaults->cluster_moves != 0)
-		field(out, "Whole cluster", "%u moves at once", limits->defaults->cluster_moves);
+		field(out, "Cluster", "%u moves at once", limits->defaults->cluster_moves);
 	else
-		field(out, "Whole cluster", "no limit of moves");
+		field(out, "Cluster", "any number of moves");
 	field(out, "Blackout", "at most %s", units_duration_format(text, limits->defaults->blackout_ms));
 	field(out, "Attempts", "%u per VM in a drain", limits->defaults->drain_attempts);
 }
@@ -416,7 +416,7 @@ void show_event(FILE *out, const Drover__EventRow *e)
 {
 	char text[UNITS_TEXT];
 
-	fprintf(out, "%s  %-16s %s\n", units_time_format(text, e->time_utc_us), e->kind, e->text);
+	fprintf(out, "%s  %-16s %s\n", units_time_format_s(text, e->time_utc_us), e->kind, e->text);
 }
 
 void show_event_list(FILE *out, const struct cli_parsed *p, const Drover__Response *resp)
@@ -437,7 +437,7 @@ void show_history_list(FILE *out, const struct cli_parsed *p, const Drover__Resp
 	for (size_t i = 0; i < resp->n_history; i++) {
 		const Drover__HistoryRow *h = resp->history[i];
 
-		text_table_cell(t, "%s", units_time_format(text, h->time_utc_us));
+		text_table_cell(t, "%s", units_time_format_s(text, h->time_utc_us));
 		text_table_cell(t, "%s", h->who);
 		text_table_cell(t, "%s", h->what);
 		text_table_cell(t, "%u", h->exit);

@@ -111,9 +111,9 @@ void show_drain_list(FILE *out, const struct cli_parsed *p, const Drover__Respon
 		text_table_cell(t, "%u", d->moves_failed);
 		text_table_cell(t, "%u", d->moves_total);
 		text_table_cell(t, "%s",
-				d->started_utc_us != 0 ? units_time_format(text, d->started_utc_us) : "-");
+				d->started_utc_us != 0 ? units_time_format_s(text, d->started_utc_us) : "-");
 		text_table_cell(t, "%s",
-				d->ended_utc_us != 0 ? units_time_format(text, d->ended_utc_us) : "-");
+				d->ended_utc_us != 0 ? units_time_format_s(text, d->ended_utc_us) : "-");
 		text_table_cell(t, "%s", d->error);
 	}
 	text_table_print(t, out);

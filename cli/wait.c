@@ -317,6 +317,14 @@ static int finish(struct wait *w, const Drover__Response *resp, enum wait_end en
 	return cli_fail(cli, &err, NULL, 0);
 }
 
+static int over(struct cli *cli)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	dr_error_set(&err, DR_ETIMEOUT, "--timeout passed; the work goes on");
+	return cli_fail(cli, &err, NULL, 0);
+}
+
 int wait_run(struct cli *cli, const struct cli_parsed *p, const Drover__Response *resp, uint64_t deadline_ms)
 {
 	struct wait w = {.cli = cli, .p = p};
@@ -329,8 +337,11 @@ int wait_run(struct cli *cli, const struct cli_parsed *p, const Drover__Response
 		Drover__Response *state = NULL;
 		enum wait_end end = WAIT_GOES_ON;
 
-		if (poll(&w, deadline_ms, &state, &err) < 0)
+		if (poll(&w, deadline_ms, &state, &err) < 0) {
+			if (err.code == DR_ETIMEOUT)
+				return over(cli);
 			return cli_fail(cli, &err, NULL, 0);
+		}
 		if (state->exit == 0) {
 			end = end_of(&w, state);
 			progress(&w, state, end != WAIT_GOES_ON);
@@ -347,10 +358,8 @@ int wait_run(struct cli *cli, const struct cli_parsed *p, const Drover__Response
 			return exit;
 		}
 		drover__response__free_unpacked(state, NULL);
-		if (now_ms(&w) >= deadline_ms) {
-			dr_error_set(&err, DR_ETIMEOUT, "--timeout passed; the work goes on");
-			return cli_fail(cli, &err, NULL, 0);
-		}
+		if (now_ms(&w) >= deadline_ms)
+			return over(cli);
 		cli->transport->ops->pause_ms(cli->transport, POLL_MS);
 	}
 }

@@ -321,6 +321,16 @@ char *units_duration_format(char buf[UNITS_TEXT], uint64_t ms)
 	return buf;
 }
 
+char *units_time_format_s(char buf[UNITS_TEXT], uint64_t utc_us)
+{
+	time_t seconds = (time_t)(utc_us / 1000000);
+	struct tm tm = {0};
+
+	gmtime_r(&seconds, &tm);
+	strftime(buf, UNITS_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm);
+	return buf;
+}
+
 char *units_time_format(char buf[UNITS_TEXT], uint64_t utc_us)
 {
 	time_t seconds = (time_t)(utc_us / 1000000);

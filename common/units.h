@@ -33,6 +33,6 @@ char *units_size_format(char buf[UNITS_TEXT], uint64_t bytes);	     /* "2.0 GiB"
 char *units_bytes_format(char buf[UNITS_TEXT], uint64_t bytes);	     /* "750.0 MB": what went over a wire */
 char *units_rate_format(char buf[UNITS_TEXT], uint64_t bytes_per_s); /* "50.0 MB/s" */
 char *units_duration_format(char buf[UNITS_TEXT], uint64_t ms);	     /* "300 ms", "12.3 s", "5 m 10 s" */
-char *units_time_format(char buf[UNITS_TEXT], uint64_t utc_us);	     /* "2026-11-20T11:24:53.123456Z" */
-
+char *units_time_format(char buf[UNITS_TEXT], uint64_t utc_us);
+char *units_time_format_s(char buf[UNITS_TEXT], uint64_t utc_us); /* "2026-11-20T11:24:53Z" */
 #endif

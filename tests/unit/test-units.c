@@ -154,6 +154,7 @@ static void test_time(void **state)
 	assert_string_equal(units_time_format(buf, 1795173893250000), "2026-11-20T11:24:53.250000Z");
 	assert_int_equal(units_time_parse(buf, &back, NULL), 0);
 	assert_int_equal(back, 1795173893250000);
+	assert_string_equal(units_time_format_s(buf, back), "2026-11-20T11:24:53Z");
 }
 
 static void test_format(void **state)
