@@ -136,12 +136,11 @@ cluster_form() {
 }
 
 vm_add() { # VM
-	local accel args=() a kernel
+	local accel args=() a
 	accel=$(guest_accel)
-	kernel=$(built tests/guest/probe-guest.elf)
 	while read -r a; do args+=("--qemu-arg=$a"); done < <(guest_console_args "$1")
 	drover_on 1 vm add "$1" --memory "$VM_MEMORY" --cpus 1 --machine pc --accel "$accel" --cpu "$(guest_cpu "$accel")" --allow-tcg-live \
-		--firmware "$QBOOT" --kernel "$kernel" --append "$(guest_append)" ${HA:+--ha "$HA"} \
+		--firmware "$QBOOT" --kernel "$(guest_kernel)" --append "$(guest_append)" ${HA:+--ha "$HA"} \
 		"${args[@]}" >/dev/null
 }
 

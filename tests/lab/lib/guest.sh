@@ -5,12 +5,14 @@
 QBOOT=/usr/share/qemu/qboot.rom
 
 beat_dir() { echo "$LAB_DIR/beat"; }
+guest_kernel() { echo "$LAB_DIR/probe-guest.elf"; } # a copy that every user can read
 beat_socket() { echo "$(beat_dir)/$1.sock"; } # VM
 
 beatmon_start() {
 	local d i program
 	d=$(beat_dir)
 	program=$(built tests/guest/beatmon)
+	cp "$(built tests/guest/probe-guest.elf)" "$(guest_kernel)"
 	mkdir -p "$d"
 	for ((i = 1; i <= VMS; i++)); do echo "vm$i"; done >"$d/names"
 	setsid "$program" "$d" </dev/null >>"$LAB_DIR/log/beatmon.log" 2>&1 9>&- &
@@ -55,13 +57,12 @@ guest_accel() {
 }
 
 guest_kvm_works() {
-	local out=$LAB_DIR/kvm-probe pid ok=1 deadline kernel
-	kernel=$(built tests/guest/probe-guest.elf) || exit
+	local out=$LAB_DIR/kvm-probe pid ok=1 deadline
 	[ -w /dev/kvm ] || return 1
 	: >"$out"
 	qemu-system-x86_64 -accel kvm -cpu "$(guest_cpu kvm)" -machine pc -bios "$QBOOT" -m 32 -nodefaults -display none -vga none \
 		-chardev "file,id=beat,path=$out" -device isa-debugcon,iobase=0xe9,chardev=beat \
-		-kernel "$kernel" -append "mem=8" </dev/null >/dev/null 2>&1 9>&- &
+		-kernel "$(guest_kernel)" -append "mem=8" </dev/null >/dev/null 2>&1 9>&- &
 	pid=$!
 	deadline=$(deadline_in 10)
 	while [ -d "/proc/$pid" ] && ! deadline_passed "$deadline"; do
@@ -98,11 +99,10 @@ guest_memory_mib() {
 
 guest_qemu_args() {
 	need_arguments 1 "qemu-args VM" "$@"
-	local accel kernel
+	local accel
 	accel=$(guest_accel)
-	kernel=$(built tests/guest/probe-guest.elf)
 	printf '%s\n' -name "$1" -accel "$accel" -cpu "$(guest_cpu "$accel")" -machine pc -bios "$QBOOT" -m "$(guest_memory_mib)" \
-		-nodefaults -display none -vga none -kernel "$kernel" -append "$(guest_append)"
+		-nodefaults -display none -vga none -kernel "$(guest_kernel)" -append "$(guest_append)"
 	guest_console_args "$1"
 }
 

@@ -21,12 +21,11 @@ node_power_on() { # NODE-INDEX
 	cat /proc/sys/kernel/random/uuid >"$d/boot_id"
 	ip -n "$ns" link set lo up
 	ports_plug "$1"
-	ip netns exec "$ns" true # the name is good; its /sys remount is not wanted below, hence nsenter
 	nsenter --net="/run/netns/$ns" unshare --mount --uts --ipc --pid --fork --kill-child --propagation private \
 		"$LAB_SOURCE/lib/node-init" "$LAB_DIR" "node$1" </dev/null >"$d/init.log" 2>&1 9>&- &
 	holder=$!
 	disown
-	wait_for 20 "node$1 to come up ($(cat "$d/init.log"))" node_init_ready "$1" "$holder"
+	wait_for 20 "node$1 to come up" node_init_ready "$1" "$holder"
 	pgrep -P "$holder" >"$d/init.pid"
 }
 
