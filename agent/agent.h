@@ -44,6 +44,7 @@ struct agent {
 	Drover__AgentOrders *orders; /* the newest that was obeyed: paths and budgets are read from it */
 	bool leaving;		     /* SIGTERM came (SAFETY R10) */
 	bool leaving_committed;
+	int lock_fd; /* flock on data_dir/agent.lock */
 };
 
 /* What is true has changed: a report goes out at the end of this loop turn. */

@@ -74,7 +74,7 @@ struct vm *vm_incoming_start(struct agent *a, const Drover__MoveOrder *order,
 	struct vm *old = vm_find(a, order->vm);
 	struct vm *vm;
 
-	if (old != NULL && !fsm_final(&old->fsm)) {
+	if (old != NULL && (!fsm_final(&old->fsm) || old->watch != NULL)) {
 		dr_error_set(err, DR_EFAILED, "an earlier QEMU of VM %s is still on this host", order->vm);
 		return NULL;
 	}
