@@ -325,6 +325,7 @@ void agents_lost(struct agent *a, const char *why)
 	log_notice("node %s: agent's session ended: %s", a->node, why);
 	if (!a->server->stopping) {
 		session_command(a, "", &cmd, &session);
+		session.was = a->server->conf.name;
 		peers_propose(a->server, &cmd);
 	}
 	agents_free(a);

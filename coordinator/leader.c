@@ -163,6 +163,7 @@ static void end_sessions_at(struct server *s, const char *coordinator)
 		session.start_id.data = start_id;
 		session.start_id.len = sizeof(start_id);
 		session.coordinator = (char *)(uintptr_t) "";
+		session.was = (char *)(uintptr_t)coordinator;
 		cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
 		cmd.node_session = &session;
 		decide(s, &cmd);

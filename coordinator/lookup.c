@@ -8,7 +8,7 @@ bool lookup_cluster(struct db *db, char name[LOOKUP_NAME])
 	bool found;
 
 	name[0] = '\0';
-	db_query(db, &rows, "SELECT value FROM meta WHERE key = 'cluster'", "");
+	db_query(db, &rows, "SELECT value FROM meta WHERE key = 'name'", "");
 	found = db_next(&rows);
 	if (found)
 		db_copy_text(&rows, 0, name, LOOKUP_NAME);
