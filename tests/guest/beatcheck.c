@@ -126,12 +126,12 @@ static void judge_beat(struct verdict *v, const struct beat_record *r)
 	}
 	if (!v->highest)
 		v->first = r->number;
-	else if (r->number == v->last)
-		v->repeated++;
+	else if (r->number > v->highest)
+		v->lost += r->number - v->highest - 1;
 	else if (r->number < v->last)
 		v->backward++;
-	if (v->highest && r->number > v->highest)
-		v->lost += r->number - v->highest - 1;
+	else
+		v->repeated++; /* heard before, though perhaps not just before */
 	if (r->number > v->highest)
 		v->highest = r->number;
 	v->last = r->number;
