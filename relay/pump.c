@@ -1,0 +1,363 @@
+#include "relay/pump.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define READS_PER_TURN	  4
+#define RECEIVES_PER_TURN 4
+#define SENDS_PER_TURN	  64
+#define ACK_BYTES_MAX	  (1u << 20)  /* delivered at most before an ACK... */
+#define ACK_DELAY_US	  2000	      /* ...or waited */
+#define READ_LEAST	  (64u << 10) /* a window with less room waits */
+#define SLOW_CHUNKS	  20	      /* chunks per second at least, so that small frames never wait long */
+
+bool pump_unfinished(struct channel *channel)
+{
+	return channel->more || (channel->readable && channel_room(channel) > 0);
+}
+
+/* ---- QEMU -> tx ---- */
+
+/* Big chunks cost least; under a small budget they would keep small frames waiting. */
+static uint32_t chunk_limit(const struct relay *relay)
+{
+	uint64_t slow = relay->budget.rate / SLOW_CHUNKS;
+
+	if (relay->budget.rate == 0 || slow >= relay->chunk_size)
+		return relay->chunk_size;
+	return slow < CHUNK_SIZE_MIN ? CHUNK_SIZE_MIN : (uint32_t)slow;
+}
+
+bool pump_wants_qemu(struct relay *relay)
+{
+	struct iovec iov[2];
+	size_t least = READ_LEAST < relay->tx.size / 4 ? READ_LEAST : relay->tx.size / 4;
+	int n;
+
+	if (relay->state != RELAY_RUNNING || relay->qemu_ended || relay->tx.stopped)
+		return false;
+	if (relay->tx.size - (size_t)tx_kept(&relay->tx) < least)
+		return false;
+	return tx_room(&relay->tx, chunk_limit(relay), iov, &n) > 0;
+}
+
+static void qemu_ended(struct relay *relay, const char *why)
+{
+	if (relay->qemu_ended)
+		return;
+	relay->qemu_ended = true;
+	tx_put_eof(&relay->tx);
+	relay_log(relay, "QEMU ended its side after %llu bytes: %s", (unsigned long long)relay->tx.head, why);
+	control_event(relay, DROVER__RELAY_EVENT__KIND__QEMU_CLOSED, 0, why);
+}
+
+static void read_qemu(struct relay *relay)
+{
+	uint32_t limit = chunk_limit(relay);
+
+	for (int i = 0; i < READS_PER_TURN && pump_wants_qemu(relay); i++) {
+		struct iovec iov[2];
+		int n = 0;
+		size_t room = tx_room(&relay->tx, limit, iov, &n);
+		ssize_t got = readv(relay->qemu.fd, iov, n);
+
+		if (got < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (got <= 0) {
+			qemu_ended(relay, got == 0 ? "closed" : strerror(errno));
+			return;
+		}
+		if (tx_unacked(&relay->tx) == 0)
+			relay->progress_us = loop_now_us();
+		tx_put(&relay->tx, (size_t)got, limit);
+		if ((size_t)got < room)
+			return; /* the next read would most likely wait */
+	}
+}
+
+void pump_on_qemu(void *data, uint32_t events)
+{
+	struct relay *relay = data;
+
+	if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0)
+		relay->qemu_full = false;
+	if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0)
+		read_qemu(relay);
+}
+
+/* ---- channel -> QEMU ---- */
+
+static void qemu_deaf(struct relay *relay)
+{
+	relay_log(relay, "QEMU reads no more: %s", strerror(errno));
+	relay->qemu_deaf = true;
+	relay->owe_stop = true;
+	control_event(relay, DROVER__RELAY_EVENT__KIND__QEMU_CLOSED, 0, "it reads no more");
+}
+
+/* Gives QEMU the next bytes of the body. false: it takes none now. */
+static bool deliver(struct relay *relay, struct channel *channel, size_t have)
+{
+	size_t size = channel->in.length - channel->in_pos;
+	ssize_t n;
+
+	if (size > have)
+		size = have;
+	if (channel->in_pos < channel->in_skip) {
+		if (size > channel->in_skip - channel->in_pos)
+			size = channel->in_skip - channel->in_pos;
+		n = (ssize_t)size;
+	} else if (relay->qemu_deaf || relay->state != RELAY_RUNNING) {
+		n = (ssize_t)size;
+		rx_deliver(&relay->rx, size);
+	} else {
+		n = relay->qemu_full
+			    ? -1
+			    : send(relay->qemu.fd, channel->rx + channel->rx_start, size, MSG_NOSIGNAL);
+		if (n < 0 && (relay->qemu_full || errno == EAGAIN || errno == EINTR)) {
+			relay->qemu_full = true;
+			return false;
+		}
+		if (n < 0) {
+			qemu_deaf(relay);
+			return true;
+		}
+		rx_deliver(&relay->rx, (size_t)n);
+	}
+	channel->rx_start += (size_t)n;
+	channel->in_pos += (uint32_t)n;
+	return true;
+}
+
+static void owe_ack(struct relay *relay, bool now)
+{
+	uint64_t most = relay->tx.size / 8 < ACK_BYTES_MAX ? relay->tx.size / 8 : ACK_BYTES_MAX;
+
+	if (now || relay->rx.delivered - relay->acked_delivered >= most)
+		relay->owe_ack = true;
+	else if (relay->ack_at == 0 && !relay->owe_ack)
+		relay->ack_at = loop_now_us() + ACK_DELAY_US;
+}
+
+static void chunk_complete(struct relay *relay, struct channel *channel)
+{
+	channel->receiving = false;
+	if (channel->in.sequence < relay->rx.expected)
+		return; /* an old one */
+	rx_next(&relay->rx, &channel->in);
+	if (relay->rx.eof && !relay->qemu_deaf && relay->qemu.fd >= 0)
+		shutdown(relay->qemu.fd, SHUT_WR);
+	owe_ack(relay, relay->rx.eof);
+}
+
+static int got_ack(struct relay *relay, struct channel *channel, const struct chunk *frame,
+		   struct dr_error *why)
+{
+	/* On a new channel the peer tells what it got on the old ones; later only what this one has carried.
+	 */
+	uint64_t sent = channel->state == CHANNEL_SYNC ? relay->tx.taken_max
+			: channel->sending	       ? channel->out.sequence
+						       : relay->tx.next;
+	uint64_t before = relay->tx.acked_bytes;
+	int r = tx_ack(&relay->tx, frame->sequence, frame->offset, sent, why);
+
+	if (r != 0)
+		return r;
+	if (relay->tx.acked_bytes != before || tx_unacked(&relay->tx) == 0)
+		relay->progress_us = loop_now_us();
+	channel->state = CHANNEL_UP;
+	return 0;
+}
+
+static void peer_resumed(struct relay *relay)
+{
+	if (relay->peer_resumed || relay->destination)
+		return;
+	relay->peer_resumed = true;
+	control_event(relay, DROVER__RELAY_EVENT__KIND__PEER_RESUMED, 0, NULL);
+}
+
+static int got_frame(struct relay *relay, struct channel *channel, struct dr_error *why)
+{
+	struct chunk *frame = &channel->in;
+	int r;
+
+	if (channel->state == CHANNEL_SYNC && frame->type != CHUNK_ACK)
+		return dr_error_set(why, DR_EPROTO, "frame of type %d before the first ACK",
+				    (int)frame->type);
+	switch (frame->type) {
+	case CHUNK_DATA:
+	case CHUNK_EOF:
+		r = rx_accept(&relay->rx, frame, &channel->in_skip, why);
+		if (r != 0)
+			return r;
+		channel->receiving = true;
+		channel->in_pos = 0;
+		return 0;
+	case CHUNK_ACK:
+		return got_ack(relay, channel, frame, why);
+	case CHUNK_RESUMED:
+		peer_resumed(relay);
+		return 0;
+	case CHUNK_PING:
+		return 0;
+	case CHUNK_STOP:
+		if (!relay->tx.stopped && relay->state == RELAY_RUNNING) {
+			relay_log(relay, "QEMU at the peer reads no more");
+			shutdown(relay->qemu.fd, SHUT_RD);
+			tx_stop(&relay->tx); /* a chunk on its way is finished all the same */
+		}
+		return 0;
+	case CHUNK_ABORT:
+		return dr_error_set(why, DR_EFAILED, "the other side has given up");
+	}
+	return dr_error_set(why, DR_EBUG, "frame type %d", (int)frame->type);
+}
+
+/* Uses up what was received. 0: all that is possible now. */
+static int understand(struct relay *relay, struct channel *channel, struct dr_error *why)
+{
+	for (;;) {
+		size_t have = channel->rx_end - channel->rx_start;
+
+		if (channel->receiving) {
+			if (channel->in_pos == channel->in.length) {
+				chunk_complete(relay, channel);
+				continue;
+			}
+			if (have == 0 || !deliver(relay, channel, have))
+				return 0;
+			continue;
+		}
+		if (have < CHUNK_HEADER)
+			return 0;
+		if (chunk_decode(channel->rx + channel->rx_start, &channel->in, why) != 0)
+			return -DR_EPROTO;
+		channel->rx_start += CHUNK_HEADER;
+		if (got_frame(relay, channel, why) != 0)
+			return -(int)why->code;
+	}
+}
+
+int pump_receive(struct relay *relay, struct channel *channel, struct dr_error *why)
+{
+	int r = understand(relay, channel, why);
+
+	for (int i = 0; i < RECEIVES_PER_TURN && r == 0 && channel->readable && channel_room(channel) > 0;
+	     i++) {
+		ssize_t n = channel_receive(channel, why);
+
+		if (n == -DR_EAGAIN)
+			break;
+		if (n < 0)
+			return (int)n;
+		r = understand(relay, channel, why);
+		if (relay->rx.delivered != relay->acked_delivered)
+			owe_ack(relay, false);
+	}
+	if (r == -DR_EFAILED) {
+		relay_fail(relay, why);
+		return -DR_EAGAIN;
+	}
+	return r;
+}
+
+/* ---- tx -> channel ---- */
+
+static void queue_owed(struct relay *relay, struct channel *channel)
+{
+	uint64_t now;
+
+	if (relay->owe_abort && channel_can_queue(channel)) {
+		channel_queue(channel, &(struct chunk){.type = CHUNK_ABORT});
+		relay->owe_abort = false;
+	}
+	if (relay->owe_ack && channel_can_queue(channel)) {
+		channel_queue(channel, &(struct chunk){.type = CHUNK_ACK,
+						       .sequence = relay->rx.expected,
+						       .offset = relay->rx.delivered});
+		relay->acked_delivered = relay->rx.delivered;
+		relay->owe_ack = false;
+		relay->ack_at = 0;
+	}
+	if (relay->owe_stop && channel_can_queue(channel)) {
+		channel_queue(channel, &(struct chunk){.type = CHUNK_STOP});
+		relay->owe_stop = false;
+	}
+	if (relay->owe_resumed && channel_can_queue(channel)) {
+		channel_queue(channel, &(struct chunk){.type = CHUNK_RESUMED});
+		relay->owe_resumed = false;
+	}
+	now = loop_now_us();
+	if (now - channel->last_tx_us >= CHANNEL_PING_US && channel->ctl_len == 0) {
+		channel_queue(channel, &(struct chunk){.type = CHUNK_PING});
+		channel->last_tx_us = now; /* once, also while the socket is full */
+	}
+}
+
+/* Sends a piece of the chunk that is on its way. Bytes, or -DR_EAGAIN when budget or socket say wait. */
+static ssize_t send_piece(struct relay *relay, struct channel *channel, struct dr_error *why)
+{
+	size_t allowed = budget_allowed(&relay->budget, loop_now_us(), &relay->send_at), body = 0;
+	struct iovec iov[3];
+	int n = 0;
+
+	if (allowed == 0 && channel->tls_retry == 0)
+		return -DR_EAGAIN;
+	if (channel->out_pos < CHUNK_HEADER) {
+		iov[n].iov_base = channel->out_header + channel->out_pos;
+		iov[n++].iov_len = CHUNK_HEADER - channel->out_pos;
+	} else {
+		body = channel->out_pos - CHUNK_HEADER;
+	}
+	/* OpenSSL insists on the same piece again: the budget can't shorten it. */
+	n += tx_pieces(&relay->tx, &channel->out, body, channel->tls_retry != 0 ? SIZE_MAX : allowed,
+		       iov + n);
+	return channel_send(channel, iov, n, why);
+}
+
+int pump_send(struct relay *relay, struct channel *channel, struct dr_error *why)
+{
+	channel->more = false;
+	for (int i = 0; !channel->blocked; i++) {
+		uint64_t wire = channel->wire;
+		ssize_t n;
+
+		if (i == SENDS_PER_TURN) {
+			channel->more = true;
+			break;
+		}
+		if (!channel->sending) {
+			queue_owed(relay, channel);
+			n = channel_flush(channel, why);
+			budget_spend(&relay->budget, channel->wire - wire);
+			wire = channel->wire;
+			if (n != 0)
+				return n == -DR_EAGAIN ? 0 : (int)n;
+			if (channel->state != CHANNEL_UP || !tx_take(&relay->tx, &channel->out))
+				return 0;
+			chunk_encode(&channel->out, channel->out_header);
+			channel->out_pos = 0;
+			channel->sending = true;
+		}
+		n = send_piece(relay, channel, why);
+		budget_spend(&relay->budget, channel->wire - wire);
+		if (n < 0)
+			return n == -DR_EAGAIN ? 0 : (int)n;
+		channel->out_pos += (size_t)n;
+		if (channel->out_pos == CHUNK_HEADER + channel->out.length)
+			channel->sending = false;
+	}
+	return 0;
+}
+
+void pump_pace(struct relay *relay, const struct channel *channel)
+{
+	uint64_t rate = relay->budget.rate == 0 || relay->budget.urgent
+				? UINT64_MAX
+				: relay->budget.rate + relay->budget.rate / 5;
+
+	/* Best effort (no such option on some sockets); the budget holds without it. */
+	setsockopt(channel->watch.fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+}

@@ -1,0 +1,452 @@
+#include "relay/relay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "relay/pump.h"
+
+#define TRIM_US 1000000 /* the ring is given back to the kernel when it was empty for so long */
+
+void relay_log(const struct relay *relay, const char *fmt, ...)
+{
+	char text[DR_ERROR_TEXT];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	dprintf(STDERR_FILENO, "drover-relay: move %llu/%u %s: %s\n", (unsigned long long)relay->move,
+		relay->attempt, relay->destination ? "dst" : "src", text);
+}
+
+uint64_t relay_wire(const struct relay *relay)
+{
+	uint64_t wire = relay->wire_closed;
+
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state != CHANNEL_FREE)
+			wire += relay->channels[i].wire;
+	return wire;
+}
+
+/* ---- states ---- */
+
+static void change_state(struct relay *relay, enum relay_state to, const char *why)
+{
+	static const char *const names[] = {"new", "running", "done", "failed"};
+
+	relay_log(relay, "%s -> %s: %s", names[relay->state], names[to], why);
+	relay->state = to;
+	relay->reconnect_at = 0;
+	if (relay->control.fd < 0)
+		relay->lonely_at = loop_now_us() + RELAY_LONELY_US;
+}
+
+static void drop_channel(struct relay *relay, struct channel *channel)
+{
+	relay->wire_closed += channel->wire;
+	if (channel == relay->active)
+		relay->active = NULL;
+	channel_close(channel, relay->epoll);
+}
+
+void relay_fail(struct relay *relay, const struct dr_error *why)
+{
+	struct dr_error ignored = DR_ERROR_INIT;
+
+	if (relay->state != RELAY_RUNNING)
+		return;
+	/* QEMU first: whatever it waits for, it must not wait longer (SAFETY R29). */
+	shutdown(relay->qemu.fd, SHUT_RDWR);
+	loop_close(relay->epoll, &relay->qemu);
+	relay->why = *why;
+	change_state(relay, RELAY_FAILED, why->text);
+	if (relay->active != NULL) {
+		relay->owe_abort = true;
+		pump_send(relay, relay->active, &ignored);
+	}
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state != CHANNEL_FREE)
+			drop_channel(relay, &relay->channels[i]);
+	tx_stop(&relay->tx);
+	tx_trim(&relay->tx);
+	control_event(relay, DROVER__RELAY_EVENT__KIND__FAILED, 0, relay->why.text);
+}
+
+void relay_channel_lost(struct relay *relay, struct channel *channel, const struct dr_error *why)
+{
+	bool was_active = channel == relay->active;
+	uint32_t id = channel->id;
+
+	relay_log(relay, "channel %u (%s) is gone: %s", id, channel->network, why->text);
+	drop_channel(relay, channel);
+	if (was_active)
+		tx_rewind(&relay->tx);
+	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN, id, why->text);
+	if (relay->state != RELAY_RUNNING || relay->active != NULL)
+		return;
+	if (was_active)
+		relay->reconnect_at = loop_now_us() + relay->reconnect_us;
+	control_event(relay, DROVER__RELAY_EVENT__KIND__NEED_CHANNEL, 0, NULL);
+}
+
+/* The channel has proved the key: it is the one from now on. */
+static void channel_authenticated(struct relay *relay, struct channel *channel)
+{
+	struct channel *old = relay->active;
+
+	if (old != NULL) {
+		relay_log(relay, "channel %u (%s) replaces %u", channel->id, channel->network, old->id);
+		drop_channel(relay, old);
+	}
+	relay->active = channel;
+	relay->had_channel = true;
+	relay->reconnect_at = 0;
+	relay->owe_ack = true;
+	relay->owe_stop = relay->qemu_deaf;
+	relay->owe_resumed = relay->resumed;
+	tx_rewind(&relay->tx);
+	pump_pace(relay, channel);
+	relay_log(relay, "channel %u (%s) is up, %s", channel->id, channel->network,
+		  channel->ssl != NULL ? "encrypted" : "not encrypted");
+	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_UP, channel->id, channel->network);
+}
+
+static void check_done(struct relay *relay)
+{
+	struct dr_error why = DR_ERROR_INIT;
+
+	if (relay->state != RELAY_RUNNING || !tx_done(&relay->tx) || !(relay->rx.eof || relay->qemu_deaf) ||
+	    relay->owe_ack || relay->owe_stop)
+		return;
+	if (relay->tx.stopped || relay->qemu_deaf) {
+		dr_error_set(&why, DR_EFAILED, "QEMU at the %s stopped reading before the end",
+			     relay->qemu_deaf == relay->destination ? "destination" : "source");
+		relay_fail(relay, &why);
+		return;
+	}
+	loop_close(relay->epoll, &relay->qemu);
+	change_state(relay, RELAY_DONE, "everything is delivered and acknowledged");
+	control_event(relay, DROVER__RELAY_EVENT__KIND__STREAM_DONE, 0, NULL);
+}
+
+/* ---- commands ---- */
+
+int relay_setup(struct relay *relay, const Drover__RelaySetup *setup, int take_qemu, struct dr_error *err)
+{
+	uint64_t window = setup->window != 0 ? setup->window : TX_WINDOW;
+	uint32_t chunk = setup->chunk_size != 0 ? setup->chunk_size : CHUNK_SIZE;
+	int r = 0;
+
+	if (relay->state != RELAY_NEW)
+		r = dr_error_set(err, DR_EREFUSED, "the relay is set up already");
+	else if (take_qemu < 0)
+		r = dr_error_set(err, DR_EUSAGE, "no socket of QEMU came with the setup");
+	else if (setup->key.len != TLS_KEY_SIZE)
+		r = dr_error_set(err, DR_EUSAGE, "a key of %zu bytes, %d are needed", setup->key.len,
+				 TLS_KEY_SIZE);
+	else if (window < TX_WINDOW_MIN || window > TX_WINDOW_MAX || window % 4096 != 0)
+		r = dr_error_set(err, DR_EUSAGE, "a window of %llu bytes, possible are %u to %u in pages",
+				 (unsigned long long)window, TX_WINDOW_MIN, TX_WINDOW_MAX);
+	else if (chunk < CHUNK_SIZE_MIN || chunk > CHUNK_SIZE_MAX)
+		r = dr_error_set(err, DR_EUSAGE, "chunks of %u bytes, possible are %u to %u", chunk,
+				 CHUNK_SIZE_MIN, CHUNK_SIZE_MAX);
+	else if (tx_init(&relay->tx, window) != 0)
+		r = dr_error_set(err, DR_ENOMEM, "no memory for a window of %llu bytes",
+				 (unsigned long long)window);
+	if (r != 0) {
+		if (take_qemu >= 0)
+			close(take_qemu);
+		return r;
+	}
+	relay->destination = setup->role == DROVER__MOVE_ROLE__MOVE_DST;
+	relay->move = setup->move;
+	relay->attempt = setup->attempt;
+	memcpy(relay->key, setup->key.data, TLS_KEY_SIZE);
+	relay->chunk_size = chunk;
+	relay->reconnect_us = 1000ull * (setup->reconnect_timeout_ms != 0 ? setup->reconnect_timeout_ms
+									  : RELAY_RECONNECT_MS);
+	relay->stats_us =
+		1000ull * (setup->stats_interval_ms != 0 ? setup->stats_interval_ms : RELAY_STATS_MS);
+	fcntl(take_qemu, F_SETFL, O_RDWR | O_NONBLOCK);
+	relay->qemu.fd = take_qemu;
+	relay->progress_us = relay->wire_last_us = loop_now_us();
+	relay->stats_at = relay->progress_us + relay->stats_us;
+	change_state(relay, RELAY_RUNNING, "set up");
+	control_event(relay, DROVER__RELAY_EVENT__KIND__READY, 0, NULL);
+	return 0;
+}
+
+void relay_add_channel(struct relay *relay, const Drover__RelayChannel *what, int take_fd)
+{
+	struct dr_error err = DR_ERROR_INIT;
+	struct channel *channel = NULL;
+	char identity[TLS_IDENTITY_MAX + 1];
+	struct channel_setup setup = {
+		.id = what->id,
+		.network = what->network,
+		.destination = relay->destination,
+		.key = relay->key,
+		.move = relay->move,
+		.attempt = relay->attempt,
+	};
+
+	for (size_t i = 0; i < RELAY_CHANNELS && channel == NULL; i++)
+		if (relay->channels[i].state == CHANNEL_FREE)
+			channel = &relay->channels[i];
+	if (take_fd < 0 || relay->state == RELAY_NEW || relay->state == RELAY_FAILED || channel == NULL) {
+		dr_error_set(&err, DR_EREFUSED, "the relay can use no channel now");
+		goto refused;
+	}
+	if (what->encrypt && relay->tls == NULL) {
+		snprintf(identity, sizeof(identity), "move-%llu-%u", (unsigned long long)relay->move,
+			 relay->attempt);
+		relay->tls = tls_psk_new(relay->key, identity, &err);
+		if (relay->tls == NULL)
+			goto refused;
+	}
+	setup.tls = what->encrypt ? relay->tls : NULL;
+	if (channel_open(channel, DR_TAKE_FD(take_fd), &setup, &err) != 0)
+		goto refused;
+	pump_channel(relay, channel);
+	return;
+refused:
+	if (take_fd >= 0)
+		close(take_fd);
+	relay_log(relay, "channel %u refused: %s", what->id, err.text);
+	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN, what->id, err.text);
+}
+
+void relay_set_budget(struct relay *relay, uint64_t rate)
+{
+	budget_set(&relay->budget, rate, loop_now_us());
+	relay->send_at = 0;
+	if (relay->active != NULL)
+		pump_pace(relay, relay->active);
+}
+
+void relay_set_urgent(struct relay *relay, bool urgent)
+{
+	budget_urgent(&relay->budget, urgent, loop_now_us());
+	relay->send_at = 0;
+	if (relay->active != NULL)
+		pump_pace(relay, relay->active);
+}
+
+void relay_resumed(struct relay *relay)
+{
+	relay->resumed = true;
+	relay->owe_resumed = true;
+}
+
+void relay_brake(struct relay *relay)
+{
+	struct dr_error why = DR_ERROR_INIT;
+
+	dr_error_set(&why, DR_EFAILED, "braked by the agent");
+	relay_fail(relay, &why);
+}
+
+/* ---- the turn ---- */
+
+void pump_channel(struct relay *relay, struct channel *channel)
+{
+	struct dr_error why = DR_ERROR_INIT;
+	int r = 0;
+
+	if (channel->state == CHANNEL_TLS || channel->state == CHANNEL_HELLO ||
+	    channel->state == CHANNEL_PROOF) {
+		r = channel_auth(channel, &why);
+		if (r == 0)
+			channel_authenticated(relay, channel);
+	}
+	if (r == 0 && channel == relay->active) {
+		r = pump_receive(relay, channel, &why);
+		if (r == 0 && channel == relay->active)
+			r = pump_send(relay, channel, &why);
+	}
+	if (r != 0 && r != -DR_EAGAIN && channel->state != CHANNEL_FREE)
+		relay_channel_lost(relay, channel, &why);
+}
+
+static void set_interests(struct relay *relay)
+{
+	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
+		struct channel *channel = &relay->channels[i];
+		bool in = true, out;
+
+		if (channel->state == CHANNEL_FREE)
+			continue;
+		if (channel->state < CHANNEL_SYNC) {
+			out = channel->wants_write;
+		} else {
+			in = channel_room(channel) > 0;
+			out = channel->blocked;
+		}
+		loop_watch(relay->epoll, &channel->watch, (in ? EPOLLIN : 0u) | (out ? EPOLLOUT : 0u));
+	}
+	loop_watch(relay->epoll, &relay->qemu,
+		   (pump_wants_qemu(relay) ? EPOLLIN : 0u) | (relay->qemu_full ? EPOLLOUT : 0u));
+}
+
+static void check_channel_deadlines(struct relay *relay, struct channel *channel, uint64_t now)
+{
+	struct dr_error why = DR_ERROR_INIT;
+
+	if (channel->state < CHANNEL_SYNC && now - channel->opened_us >= CHANNEL_AUTH_US)
+		dr_error_set(&why, DR_EAUTH, "no authentication within %d ms", CHANNEL_AUTH_US / 1000);
+	/* While QEMU keeps us from reading, silence means nothing. */
+	else if (channel->state >= CHANNEL_SYNC && channel_room(channel) > 0 &&
+		 now - channel->last_rx_us >= CHANNEL_DEAD_MS * 1000ull)
+		dr_error_set(&why, DR_EIO, "the peer was silent for %d ms", CHANNEL_DEAD_MS);
+	if (why.code != DR_OK)
+		relay_channel_lost(relay, channel, &why);
+}
+
+static void report(struct relay *relay, uint64_t now)
+{
+	uint64_t wire = relay_wire(relay), passed = now - relay->wire_last_us;
+
+	relay->rate = passed > 0 ? (wire - relay->wire_last) * 1000000 / passed : 0;
+	relay->wire_last = wire;
+	relay->wire_last_us = now;
+	relay->stats_at = now + relay->stats_us;
+	control_event(relay, DROVER__RELAY_EVENT__KIND__STATS, 0, NULL);
+}
+
+static void check_deadlines(struct relay *relay, uint64_t now)
+{
+	struct dr_error why = DR_ERROR_INIT;
+
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state != CHANNEL_FREE)
+			check_channel_deadlines(relay, &relay->channels[i], now);
+	if (tx_unacked(&relay->tx) > 0 && !relay->tx.stopped && now - relay->progress_us > relay->stall_us)
+		relay->stall_us = now - relay->progress_us;
+	if (relay->ack_at != 0 && now >= relay->ack_at) {
+		relay->owe_ack = true;
+		relay->ack_at = 0;
+	}
+	if (relay->send_at != 0 && now >= relay->send_at)
+		relay->send_at = 0;
+	if (relay->trim_at != 0 && now >= relay->trim_at) {
+		tx_trim(&relay->tx);
+		relay->trim_at = 0;
+	}
+	if (relay->stats_at != 0 && now >= relay->stats_at)
+		report(relay, now);
+	if (relay->reconnect_at != 0 && now >= relay->reconnect_at) {
+		dr_error_set(&why, DR_ETIMEOUT, "no network to the peer for %llu ms",
+			     (unsigned long long)(relay->reconnect_us / 1000));
+		relay_fail(relay, &why);
+	}
+	if (relay->lonely_at != 0 && now >= relay->lonely_at && relay->state != RELAY_RUNNING) {
+		relay_log(relay, "no agent has come: ending");
+		relay->quit = true;
+	}
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+	return b != 0 && b < a ? b : a;
+}
+
+static uint64_t next_deadline(struct relay *relay)
+{
+	uint64_t at = LOOP_NEVER;
+
+	if (relay->active != NULL && pump_unfinished(relay->active))
+		return 0;
+	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
+		const struct channel *channel = &relay->channels[i];
+
+		if (channel->state == CHANNEL_FREE)
+			continue;
+		if (channel->state < CHANNEL_SYNC) {
+			at = sooner(at, channel->opened_us + CHANNEL_AUTH_US);
+			continue;
+		}
+		if ((channel->watch.events & EPOLLIN) != 0)
+			at = sooner(at, channel->last_rx_us + CHANNEL_DEAD_MS * 1000ull);
+		if (!channel->blocked && !channel->sending)
+			at = sooner(at, channel->last_tx_us + CHANNEL_PING_US);
+	}
+	at = sooner(at, relay->ack_at);
+	at = sooner(at, relay->send_at);
+	at = sooner(at, relay->reconnect_at);
+	at = sooner(at, relay->trim_at);
+	if (relay->state != RELAY_RUNNING)
+		at = sooner(at, relay->lonely_at);
+	return relay->control.fd >= 0 ? sooner(at, relay->stats_at) : at;
+}
+
+void relay_turn(struct relay *relay)
+{
+	uint64_t now;
+
+	set_interests(relay);
+	loop_turn(relay->epoll, next_deadline(relay));
+	now = loop_now_us();
+	check_deadlines(relay, now);
+	if (relay->active != NULL)
+		pump_channel(relay, relay->active);
+	check_done(relay);
+	if (relay->tx.ring != NULL && tx_unacked(&relay->tx) > 0)
+		relay->trim_at = now + TRIM_US;
+}
+
+/* ---- making ---- */
+
+static void on_channel(void *data, uint32_t events)
+{
+	struct channel *channel = data;
+
+	/* The active channel has its turn after all events; its state is looked at there. */
+	if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0)
+		channel->blocked = false;
+	if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0)
+		channel->readable = true;
+	if (channel->state < CHANNEL_SYNC)
+		pump_channel(channel->relay, channel);
+}
+
+int relay_init(struct relay *relay, int take_listen, struct dr_error *err)
+{
+	memset(relay, 0, sizeof(*relay));
+	relay->qemu = (struct watch){.fd = -1, .fn = pump_on_qemu, .data = relay};
+	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
+		relay->channels[i].watch =
+			(struct watch){.fd = -1, .fn = on_channel, .data = &relay->channels[i]};
+		relay->channels[i].relay = relay;
+	}
+	relay->owner = getuid();
+	relay->epoll = loop_open();
+	if (relay->epoll < 0) {
+		close(take_listen);
+		return dr_error_set(err, DR_EIO, "cannot make an epoll descriptor");
+	}
+	control_init(relay, take_listen);
+	relay->lonely_at = loop_now_us() + RELAY_LONELY_US;
+	return 0;
+}
+
+void relay_fini(struct relay *relay)
+{
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state != CHANNEL_FREE)
+			drop_channel(relay, &relay->channels[i]);
+	loop_close(relay->epoll, &relay->qemu);
+	loop_close(relay->epoll, &relay->control);
+	loop_close(relay->epoll, &relay->listen);
+	tls_psk_free(relay->tls);
+	tx_fini(&relay->tx);
+	OPENSSL_cleanse(relay->key, sizeof(relay->key));
+	close(relay->epoll);
+}

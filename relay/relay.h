@@ -1,0 +1,104 @@
+/*
+ * One side of one move (DESIGN §8): QEMU's socket <-> numbered chunks <-> a channel to the other relay,
+ * ordered about by the agent over a control socket. Runs until it is told to quit; outlives the agent.
+ *
+ *     NEW --setup--> RUNNING --both directions delivered--> DONE
+ *                       |
+ *                       +-- brake, peer gave up, no channel for reconnect_timeout --> FAILED
+ *
+ * With one channel (mode tcp) the newest authenticated one is used; an older one is closed. Whenever it is
+ * lost, what was not acknowledged goes out again on the next.
+ */
+#ifndef DROVER_RELAY_RELAY_H
+#define DROVER_RELAY_RELAY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/tls.h"
+#include "proto/drover.pb-c.h"
+#include "relay/budget.h"
+#include "relay/channel.h"
+#include "relay/loop.h"
+#include "relay/stream.h"
+
+#define RELAY_CHANNELS	   8 /* in authentication or in use */
+#define RELAY_PACKET_MAX   65536
+#define RELAY_LONELY_US	   (600ull * 1000000) /* idle and without an agent for so long: end */
+#define RELAY_RECONNECT_MS 30000
+#define RELAY_STATS_MS	   500
+
+enum relay_state { RELAY_NEW, RELAY_RUNNING, RELAY_DONE, RELAY_FAILED };
+
+struct relay {
+	int epoll;
+	enum relay_state state;
+	bool quit;
+	struct watch listen, control; /* the agent's listening socket and its present connection */
+	uid_t owner;		      /* besides root, who may connect there */
+
+	/* RelaySetup */
+	bool destination;
+	uint64_t move;
+	uint32_t attempt;
+	uint8_t key[TLS_KEY_SIZE];
+	uint32_t chunk_size;
+	uint64_t reconnect_us, stats_us;
+	struct tls_psk *tls; /* made when the first encrypted channel comes */
+
+	struct watch qemu;
+	bool qemu_ended; /* it will write nothing more */
+	bool qemu_full;	 /* its socket takes nothing now */
+	bool qemu_deaf;	 /* it reads no more: what comes for it is thrown away */
+	bool braked;	 /* its socket was shut down */
+	struct tx tx;	 /* from QEMU */
+	struct rx rx;	 /* to QEMU */
+
+	struct channel channels[RELAY_CHANNELS];
+	struct channel *active; /* authenticated, or NULL */
+	bool had_channel;
+	uint64_t acked_delivered; /* what our last ACK said */
+	uint64_t acked_expected;
+	bool owe_ack, owe_stop, owe_resumed, owe_abort;
+	bool resumed, stop_sent; /* told again on every new channel */
+	bool peer_resumed;	 /* source: heard */
+	struct budget budget;
+
+	/* Deadlines, 0 = none. */
+	uint64_t ack_at, send_at, reconnect_at, stats_at, lonely_at, trim_at;
+
+	/* Figures */
+	uint64_t wire_closed; /* bytes of channels that are gone */
+	uint64_t wire_last, wire_last_us, rate;
+	uint64_t progress_us, stall_us;
+	struct dr_error why; /* FAILED */
+};
+
+/* take_listen: a listening SOCK_SEQPACKET unix socket. 0 or a negative code. */
+int relay_init(struct relay *relay, int take_listen, struct dr_error *err);
+/* Waits for events until the next deadline and handles them. The relay is over when `quit` is set. */
+void relay_turn(struct relay *relay);
+void relay_fini(struct relay *relay);
+
+/* ---- for control.c ---- */
+
+/* Takes the QEMU socket, also on failure. */
+int relay_setup(struct relay *relay, const Drover__RelaySetup *setup, int take_qemu, struct dr_error *err);
+void relay_add_channel(struct relay *relay, const Drover__RelayChannel *channel, int take_fd);
+void relay_set_budget(struct relay *relay, uint64_t rate);
+void relay_set_urgent(struct relay *relay, bool urgent);
+void relay_resumed(struct relay *relay);
+/* QEMU's socket is shut down at once; the relay has failed. */
+void relay_brake(struct relay *relay);
+uint64_t relay_wire(const struct relay *relay);
+
+/* Tells the agent; text may be NULL. Without an agent it hears the state when it connects. */
+void control_event(struct relay *relay, Drover__RelayEvent__Kind kind, uint32_t channel, const char *text);
+void control_init(struct relay *relay, int take_listen);
+void control_close(struct relay *relay);
+
+/* One line to stderr, with move, attempt and role. (libqb's log opens files, which the sandbox forbids.) */
+void relay_log(const struct relay *relay, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

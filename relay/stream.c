@@ -1,0 +1,203 @@
+#include "relay/stream.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+static struct tx_chunk *at(const struct tx *tx, uint64_t sequence)
+{
+	return (struct tx_chunk *)(uintptr_t)&tx->chunks[sequence % TX_CHUNKS];
+}
+
+/* First byte that is kept. */
+static uint64_t tail(const struct tx *tx)
+{
+	return tx->acked == tx->end ? tx->head : at(tx, tx->acked)->offset;
+}
+
+int tx_init(struct tx *tx, size_t window)
+{
+	void *ring = mmap(NULL, window, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(tx, 0, sizeof(*tx));
+	if (ring == MAP_FAILED)
+		return -DR_ENOMEM;
+	tx->ring = ring;
+	tx->size = window;
+	return 0;
+}
+
+void tx_fini(struct tx *tx)
+{
+	if (tx->ring != NULL)
+		munmap(tx->ring, tx->size);
+	tx->ring = NULL;
+}
+
+/* The last chunk, if no channel has it and there is room in it. */
+static struct tx_chunk *open_chunk(struct tx *tx, uint32_t limit)
+{
+	struct tx_chunk *last;
+
+	if (tx->end == tx->next || tx->end < tx->taken_max + 1)
+		return NULL; /* a chunk that was sent once keeps its length */
+	last = at(tx, tx->end - 1);
+	return last->length < limit ? last : NULL;
+}
+
+static int ring_pieces(const struct tx *tx, uint64_t offset, size_t size, struct iovec iov[2])
+{
+	size_t from = (size_t)(offset % tx->size), first = tx->size - from;
+
+	iov[0].iov_base = tx->ring + from;
+	iov[0].iov_len = size < first ? size : first;
+	if (size <= first)
+		return 1;
+	iov[1].iov_base = tx->ring;
+	iov[1].iov_len = size - first;
+	return 2;
+}
+
+size_t tx_room(struct tx *tx, uint32_t limit, struct iovec iov[2], int *n)
+{
+	size_t room = tx->size - (size_t)(tx->head - tail(tx));
+	struct tx_chunk *open = open_chunk(tx, limit);
+	size_t most = open != NULL ? limit - open->length : limit;
+
+	if (tx->stopped || tx->eof || (open == NULL && tx->end - tx->acked >= TX_CHUNKS - 1))
+		return 0;
+	if (room > most)
+		room = most;
+	*n = ring_pieces(tx, tx->head, room, iov);
+	return room;
+}
+
+void tx_put(struct tx *tx, size_t size, uint32_t limit)
+{
+	struct tx_chunk *open = open_chunk(tx, limit);
+
+	if (open == NULL) {
+		open = at(tx, tx->end++);
+		*open = (struct tx_chunk){.offset = tx->head};
+	}
+	open->length += (uint32_t)size;
+	tx->head += size;
+}
+
+void tx_put_eof(struct tx *tx)
+{
+	if (tx->eof || tx->stopped)
+		return;
+	*at(tx, tx->end++) = (struct tx_chunk){.offset = tx->head, .eof = true};
+	tx->eof = true;
+}
+
+bool tx_take(struct tx *tx, struct chunk *out)
+{
+	const struct tx_chunk *chunk;
+
+	if (tx->next == tx->end)
+		return false;
+	chunk = at(tx, tx->next);
+	*out = (struct chunk){
+		.type = chunk->eof ? CHUNK_EOF : CHUNK_DATA,
+		.length = chunk->length,
+		.sequence = tx->next,
+		.offset = chunk->offset,
+	};
+	tx->next++;
+	if (tx->next > tx->taken_max)
+		tx->taken_max = tx->next;
+	return true;
+}
+
+int tx_pieces(const struct tx *tx, const struct chunk *chunk, size_t from, size_t most, struct iovec iov[2])
+{
+	size_t size = chunk->length - from;
+
+	if (size > most)
+		size = most;
+	return size == 0 ? 0 : ring_pieces(tx, chunk->offset + from, size, iov);
+}
+
+void tx_rewind(struct tx *tx)
+{
+	tx->next = tx->acked;
+}
+
+int tx_ack(struct tx *tx, uint64_t sequence, uint64_t offset, uint64_t sent, struct dr_error *err)
+{
+	uint64_t low, high;
+
+	if (tx->stopped)
+		return 0;
+	if (sequence < tx->acked || sequence > sent)
+		return dr_error_set(err, DR_EPROTO, "acknowledges chunk %llu, not within %llu..%llu",
+				    (unsigned long long)sequence, (unsigned long long)tx->acked,
+				    (unsigned long long)sent);
+	low = sequence == tx->end ? tx->head : at(tx, sequence)->offset;
+	high = sequence == tx->end ? tx->head : low + at(tx, sequence)->length;
+	if (offset < low || offset > high || offset < tx->acked_bytes)
+		return dr_error_set(err, DR_EPROTO, "acknowledges byte %llu, not within %llu..%llu",
+				    (unsigned long long)offset, (unsigned long long)low,
+				    (unsigned long long)high);
+	tx->acked = sequence;
+	tx->acked_bytes = offset;
+	if (tx->next < tx->acked)
+		tx->next = tx->acked;
+	return 0;
+}
+
+void tx_stop(struct tx *tx)
+{
+	tx->stopped = true;
+	tx->acked = tx->next = tx->end;
+}
+
+uint64_t tx_kept(const struct tx *tx)
+{
+	return tx->head - tail(tx);
+}
+
+uint64_t tx_unacked(const struct tx *tx)
+{
+	return tx->head - tx->acked_bytes;
+}
+
+bool tx_done(const struct tx *tx)
+{
+	return tx->stopped || (tx->eof && tx->acked == tx->end);
+}
+
+void tx_trim(struct tx *tx)
+{
+	if (tx->ring != NULL && tx->acked == tx->end)
+		madvise(tx->ring, tx->size, MADV_DONTNEED);
+}
+
+int rx_accept(const struct rx *rx, const struct chunk *chunk, uint32_t *skip, struct dr_error *err)
+{
+	if (chunk->sequence < rx->expected && chunk->offset + chunk->length <= rx->start) {
+		*skip = chunk->length; /* delivered before the channel was lost */
+		return 0;
+	}
+	if (chunk->sequence != rx->expected || chunk->offset != rx->start || rx->eof ||
+	    rx->delivered - rx->start > chunk->length)
+		return dr_error_set(err, DR_EPROTO,
+				    "chunk %llu at byte %llu does not follow %llu at byte %llu",
+				    (unsigned long long)chunk->sequence, (unsigned long long)chunk->offset,
+				    (unsigned long long)rx->expected, (unsigned long long)rx->start);
+	*skip = (uint32_t)(rx->delivered - rx->start);
+	return 0;
+}
+
+void rx_deliver(struct rx *rx, size_t n)
+{
+	rx->delivered += n;
+}
+
+void rx_next(struct rx *rx, const struct chunk *chunk)
+{
+	rx->expected++;
+	rx->start += chunk->length;
+	rx->eof = chunk->type == CHUNK_EOF;
+}
