@@ -1,6 +1,7 @@
 /* drover cluster …: the cluster itself, its members and its key. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -91,6 +92,16 @@ static int check_build(struct cli *cli, const struct cli_parsed *p, Drover__Requ
 	return 0;
 }
 
+/* The coordinator, which runs as user drover, must read the key that root made. */
+static int key_owner(int fd, const char *path, struct dr_error *err)
+{
+	const struct passwd *user = geteuid() == 0 ? getpwnam("drover") : NULL;
+
+	if (user != NULL && fchown(fd, user->pw_uid, user->pw_gid) < 0)
+		return dr_error_errno(err, DR_EFAILED, errno, "cannot give %s to user drover", path);
+	return 0;
+}
+
 /* Writes beside the file and renames: a key is never half there, nor readable by others for a moment. */
 static int key_write(struct cli *cli, const char *path, bool force, struct dr_error *err)
 {
@@ -103,8 +114,9 @@ static int key_write(struct cli *cli, const char *path, bool force, struct dr_er
 	fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return dr_error_errno(err, DR_EFAILED, errno, "cannot write %s", beside);
+	rc = key_owner(fd, beside, err);
 	cli->transport->ops->random(cli->transport, key, sizeof(key));
-	if (write(fd, key, sizeof(key)) != (ssize_t)sizeof(key) || fsync(fd) < 0)
+	if (rc == 0 && (write(fd, key, sizeof(key)) != (ssize_t)sizeof(key) || fsync(fd) < 0))
 		rc = dr_error_errno(err, DR_EFAILED, errno, "cannot write %s", beside);
 	explicit_bzero(key, sizeof(key));
 	/* link(2) fails where a file is, rename(2) replaces it. */
