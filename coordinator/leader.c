@@ -12,6 +12,10 @@
 #include "coordinator/server.h"
 
 #define SECOND_US	 1000000
+#define TRIM_EVERY	 5000
+#define KEEP_REQUESTS	 20000 /* a client repeats a request for minutes, not hours */
+#define KEEP_EVENTS	 200000
+#define KEEP_MOVES	 400000
 #define SESSION_GRACE_US 3000000 /* for agents of a lost coordinator to find another one */
 
 /* --- proposing --------------------------------------------------------------------- */
@@ -183,6 +187,32 @@ static void end_lost_sessions(struct server *s)
 	}
 }
 
+static uint64_t older_than(uint64_t applied, uint64_t keep)
+{
+	return applied > keep ? applied - keep : 0;
+}
+
+/* Keeps the tables that grow with time bounded; counted in log entries, at least one of which comes a second.
+ */
+static void trim(struct server *s)
+{
+	uint64_t applied = consensus_applied(s->consensus);
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdTrim trim = DROVER__CMD_TRIM__INIT;
+
+	if (applied < s->trimmed_index + TRIM_EVERY)
+		return;
+	s->trimmed_index = applied;
+	trim.requests_before_index = older_than(applied, KEEP_REQUESTS);
+	trim.events_before_index = older_than(applied, KEEP_EVENTS);
+	trim.moves_before_index = older_than(applied, KEEP_MOVES);
+	if (trim.requests_before_index == 0)
+		return;
+	cmd.body_case = DROVER__COMMAND__BODY_TRIM;
+	cmd.trim = &trim;
+	decide(s, &cmd);
+}
+
 void leader_tick(struct server *s)
 {
 	bool second = env_now_us(s->env) >= s->next_second_us;
@@ -199,6 +229,7 @@ void leader_tick(struct server *s)
 		lease_health(s->lease, s->db, decide, s);
 		promote_members(s);
 		end_lost_sessions(s);
+		trim(s);
 	}
 	leader_decide(s);
 }

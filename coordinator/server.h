@@ -132,6 +132,7 @@ struct server {
 	bool barrier_pending;
 	uint64_t next_second_us; /* when the once-a-second work is due */
 	uint64_t leading_since_us;
+	uint64_t trimmed_index;
 
 	uint64_t tick_timer;
 	uint64_t work_timer; /* zero delay: work after a batch of applies */
