@@ -54,7 +54,7 @@ poll 60 "node3 to be back" says '.nodes[] | select(.name == "node3") | .agent ==
 note "a wrong cluster key"
 lab exec node1 sh -c 'umask 077; head -c 32 /dev/urandom >/tmp/drover-wrong-key'
 status=0
-lab exec node1 "$(dirname "$(lab built cli/drover)")/drover" --connect 10.77.3.1:7420 --key-file /tmp/drover-wrong-key vm list >/dev/null 2>"$LAB_DIR/wrong" || status=$?
+lab exec node1 "$(lab built cli/drover)" --connect 10.77.3.1:7420 --key-file /tmp/drover-wrong-key vm list >/dev/null 2>"$LAB_DIR/wrong" || status=$?
 lab exec node1 rm -f /tmp/drover-wrong-key
 same "exit status with a wrong key: $(cat "$LAB_DIR/wrong")" 8 "$status"
 
