@@ -11,17 +11,17 @@
 /* The first nine are the exit statuses of the command line (INTERFACE §2). */
 enum dr_err {
 	DR_OK = 0,
-	DR_EFAILED = 1,   /* the operation failed */
-	DR_EUSAGE = 2,    /* wrong word or value */
+	DR_EFAILED = 1,	  /* the operation failed */
+	DR_EUSAGE = 2,	  /* wrong word or value */
 	DR_ENOQUORUM = 3, /* no quorum: nothing was changed */
-	DR_ENOENT = 4,    /* no such node, VM, network, move, drain or run */
+	DR_ENOENT = 4,	  /* no such node, VM, network, move, drain or run */
 	DR_ETIMEOUT = 5,  /* deadline passed; the work goes on */
 	DR_EREFUSED = 6,  /* would break a limit, a rule or an invariant */
 	DR_ENODAEMON = 7, /* no daemon reachable */
-	DR_EAUTH = 8,     /* authentication refused */
+	DR_EAUTH = 8,	  /* authentication refused */
 	/* Never leave a process: */
 	DR_ENOMEM = 20,
-	DR_EIO,      /* the kernel or a disk said no */
+	DR_EIO,	     /* the kernel or a disk said no */
 	DR_EPROTO,   /* bytes from outside that break the protocol or a limit */
 	DR_EAGAIN,   /* not now; try again when told or later */
 	DR_ECLOSED,  /* the peer ended the connection */
@@ -36,10 +36,14 @@ struct dr_error {
 	char text[DR_ERROR_TEXT];
 };
 
-#define DR_ERROR_INIT {.code = DR_OK, .text = ""}
+#define DR_ERROR_INIT                                                                                        \
+	{                                                                                                    \
+		.code = DR_OK, .text = ""                                                                    \
+	}
 
 /* Fills *e (may be NULL) unless it already holds an error (first error wins); returns -code. */
-int dr_error_set(struct dr_error *e, enum dr_err code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int dr_error_set(struct dr_error *e, enum dr_err code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* As dr_error_set, with ": " and strerror(errnum) behind the text. */
 int dr_error_errno(struct dr_error *e, enum dr_err code, int errnum, const char *fmt, ...)

@@ -9,7 +9,8 @@
 #include <syslog.h>
 #include <qb/qblog.h>
 
-/* program: shown in each line; level: "error", "warning", "notice", "info" or "debug". -DR_EUSAGE for another word. */
+/* program: shown in each line; level: "error", "warning", "notice", "info" or "debug". -DR_EUSAGE for another
+ * word. */
 int log_init(const char *program, const char *level);
 int log_set_level(const char *level);
 void log_fini(void);

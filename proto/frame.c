@@ -38,7 +38,8 @@ int frame_header(const uint8_t *data, size_t size, size_t *body, struct dr_error
 		return -DR_EAGAIN;
 	memcpy(&header, data, FRAME_HEADER);
 	if (header.magic[0] != 'D' || header.magic[1] != 'R')
-		return dr_error_set(err, DR_EPROTO, "the peer does not speak Drover's protocol (no 'DR' frame)");
+		return dr_error_set(err, DR_EPROTO,
+				    "the peer does not speak Drover's protocol (no 'DR' frame)");
 	if (be16toh(header.version) != FRAME_VERSION)
 		return dr_error_set(err, DR_EPROTO, "frame version %u, this program speaks %u",
 				    be16toh(header.version), FRAME_VERSION);

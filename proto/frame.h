@@ -32,7 +32,8 @@ uint8_t *frame_pack(const Drover__Msg *msg, size_t *size);
  */
 int frame_header(const uint8_t *data, size_t size, size_t *body, struct dr_error *err);
 
-/* The message in a frame's body; NULL (and *err) when the bytes are no message. Free with drover__msg__free_unpacked. */
+/* The message in a frame's body; NULL (and *err) when the bytes are no message. Free with
+ * drover__msg__free_unpacked. */
 Drover__Msg *frame_unpack(const uint8_t *body, size_t size, struct dr_error *err);
 
 #endif
