@@ -43,6 +43,8 @@ struct relay {
 	int ctl;
 	bool up;
 	bool attaching;
+	uint32_t seen; /* while attaching: 1 << kind of the events that came */
+	char seen_text[256];
 	char name[64]; /* "relay-17-2-src": file name and mark on the command line (R25) */
 	char path[288];
 	struct outgoing *out, **out_tail;
@@ -308,6 +310,7 @@ void relay_say(struct relay *r, enum relay_word word)
 		cmd.body_case = DROVER__RELAY_COMMAND__BODY_URGENT;
 		break;
 	}
+	simple.value = 1;
 	cmd.brake = &simple; /* the members of the union are all RelaySimple */
 	send_command(r, &cmd, -1);
 }
@@ -350,24 +353,53 @@ static struct attempt *find_attempt(struct relay *r, uint32_t id)
 	return NULL;
 }
 
+/*
+ * A relay tells its whole state when an agent connects again; the answer to our query marks the end of that.
+ * Only then the machine hears of it: that it is up, with how many channels, and what else had happened.
+ */
+static void attach_event(struct relay *r, const Drover__RelayEvent *ev)
+{
+	static const Drover__RelayEvent__Kind again[] = {
+		DROVER__RELAY_EVENT__KIND__PEER_RESUMED, DROVER__RELAY_EVENT__KIND__STREAM_DONE,
+		DROVER__RELAY_EVENT__KIND__FAILED, DROVER__RELAY_EVENT__KIND__NEED_CHANNEL};
+
+	if (ev->kind == DROVER__RELAY_EVENT__KIND__CHANNEL_UP)
+		r->current_path = (int)(ev->channel & 0xff);
+	if (ev->kind == DROVER__RELAY_EVENT__KIND__FAILED)
+		snprintf(r->seen_text, sizeof(r->seen_text), "%s", ev->text);
+	r->seen |= 1u << ev->kind;
+	if (ev->kind != DROVER__RELAY_EVENT__KIND__STATS)
+		return;
+	env_timer_stop(r->agent->env, &r->start_timer);
+	r->attaching = false;
+	r->up = true;
+	r->ops->on_up((r->seen & 1u << DROVER__RELAY_EVENT__KIND__CHANNEL_UP) != 0 ? 1 : 0, r->data);
+	for (size_t i = 0; i < DR_ARRAY_SIZE(again); i++) {
+		Drover__RelayEvent copy = *ev;
+
+		copy.kind = again[i];
+		copy.text = r->seen_text;
+		if ((r->seen & 1u << again[i]) != 0)
+			r->ops->on_event(&copy, 0, r->data);
+	}
+}
+
 static void got_event(struct relay *r, const Drover__RelayEvent *ev)
 {
 	unsigned int path = ev->channel & 0xff;
 	struct attempt *t = find_attempt(r, ev->channel);
 
-	if (!r->up && ev->kind == DROVER__RELAY_EVENT__KIND__READY) {
-		env_timer_stop(r->agent->env, &r->start_timer);
-		r->up = true;
-		r->ops->on_up(0, r->data);
+	if (r->attaching) {
+		attach_event(r, ev);
 		return;
 	}
-	if (r->attaching) { /* the answer to our query; `channel` counts those that are up */
+	if (ev->kind == DROVER__RELAY_EVENT__KIND__READY) {
 		env_timer_stop(r->agent->env, &r->start_timer);
-		r->attaching = false;
-		r->up = true;
-		r->ops->on_up(ev->kind == DROVER__RELAY_EVENT__KIND__STATS ? ev->channel : 0, r->data);
-		if (ev->kind == DROVER__RELAY_EVENT__KIND__STATS)
-			return;
+		if (!r->up) {
+			r->up = true;
+			r->ops->on_up(0, r->data);
+		}
+		return;
 	}
 	if (ev->kind == DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN && t != NULL) {
 		end_attempt(t);
