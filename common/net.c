@@ -13,7 +13,8 @@
 
 #include "common/cleanup.h"
 
-#define BACKLOG 128
+#define BACKLOG	   128
+#define BIG_BUFFER (512 << 10) /* the kernel doubles it */
 
 int net_parse_host(const char *host, uint16_t port, struct net_addr *out, struct dr_error *err)
 {
@@ -205,6 +206,14 @@ void net_tune_tcp(int fd, unsigned dead_ms)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof(dead_ms));
+}
+
+void net_big_buffers(int fd)
+{
+	int size = BIG_BUFFER;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) != 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
 int net_send_fds(int sock, const void *data, size_t size, const int *fds, size_t n, struct dr_error *err)

@@ -57,6 +57,10 @@ int net_connect_unix(const char *path, int type, struct dr_error *err);
  */
 void net_tune_tcp(int fd, unsigned dead_ms);
 
+/* Gives a unix socket buffers of about a MiB (both ends of QEMU's pair: larger writes, fewer wake-ups). Needs
+ * root. */
+void net_big_buffers(int fd);
+
 /*
  * Sends one message with n file descriptors (n may be 0), without waiting. The descriptors stay the caller's.
  * 0, -DR_EAGAIN (nothing was sent), -DR_ECLOSED or -DR_EIO.
