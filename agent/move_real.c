@@ -435,6 +435,13 @@ static void on_relay_event(const Drover__RelayEvent *re, unsigned int path, void
 	struct move_event ev = {
 		.path = path, .text = re->text, .bytes_wire = re->bytes_wire, .wire_rate = re->rate};
 
+	/* Every event carries the figures; the last one before the end is the sum. */
+	if (re->kind != DROVER__RELAY_EVENT__KIND__STATS && re->bytes_wire != 0) {
+		struct move_event figures = ev;
+
+		figures.type = MOVE_EV_RELAY_STATS;
+		move_event(am->m, &figures);
+	}
 	switch (re->kind) {
 	case DROVER__RELAY_EVENT__KIND__STATS:
 		ev.type = MOVE_EV_RELAY_STATS;
@@ -604,8 +611,10 @@ static void do_nonces_remove(struct move_env *me)
 {
 	struct amove *am = amove_of(me);
 
-	nonces_remove(move_order(am->m));
-	post_simple(am, MOVE_EV_NONCES_REMOVED, NULL);
+	struct move_event ev = {.type = MOVE_EV_NONCES_REMOVED};
+
+	ev.ok = nonces_remove(move_order(am->m)) == 0;
+	post(am, &ev);
 }
 
 static int check_host(struct amove *am, struct dr_error *err)

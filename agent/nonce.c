@@ -194,11 +194,16 @@ int nonces_check(const Drover__MoveOrder *o, struct dr_error *err)
 	return 0;
 }
 
-void nonces_remove(const Drover__MoveOrder *o)
+int nonces_remove(const Drover__MoveOrder *o)
 {
 	char path[PATH_SIZE];
+	int rc = 0;
 
-	for (size_t i = 0; o->spec != NULL && i < o->spec->n_disks; i++)
-		if (needs_proof(o->spec->disks[i]) && nonce_path(o, i, path, sizeof(path)) == 0)
-			unlink(path);
+	for (size_t i = 0; o->spec != NULL && i < o->spec->n_disks; i++) {
+		if (!needs_proof(o->spec->disks[i]) || nonce_path(o, i, path, sizeof(path)) != 0)
+			continue;
+		if (unlink(path) != 0 && errno != ENOENT)
+			rc = -DR_EIO;
+	}
+	return rc;
 }

@@ -20,7 +20,7 @@ void nonce_proofs_free(Drover__DiskProof **proofs, size_t n);
 /* Destination: compares order->proofs. -DR_EREFUSED names the disk. */
 int nonces_check(const Drover__MoveOrder *order, struct dr_error *err);
 
-/* Source: removes the files; those that are not there are fine. */
-void nonces_remove(const Drover__MoveOrder *order);
+/* Source: removes the files; those that are not there are fine. 0 or -DR_EIO: some are left. */
+int nonces_remove(const Drover__MoveOrder *order);
 
 #endif

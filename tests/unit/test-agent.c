@@ -296,5 +296,7 @@ int main(void)
 		return 77;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	if (getenv("DROVER_TEST_ONLY") != NULL)
+		cmocka_set_test_filter(getenv("DROVER_TEST_ONLY"));
 	return cmocka_run_group_tests_name("agent", tests, NULL, NULL);
 }
