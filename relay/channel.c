@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include "common/net.h"
 
 #define TLS_READ_AHEAD (128u << 10)
+#define UNSENT_MAX     (1 << 20) /* bytes in the kernel that are not on their way: they'd add to the blackout */
 
 static void queue_bytes(struct channel *channel, const void *data, size_t size)
 {
@@ -46,6 +49,7 @@ int channel_open(struct channel *channel, int take_fd, const struct channel_setu
 {
 	struct watch watch = channel->watch;
 	struct relay *relay = channel->relay;
+	int unsent = UNSENT_MAX;
 	int r;
 
 	memset(channel, 0, sizeof(*channel));
@@ -59,6 +63,7 @@ int channel_open(struct channel *channel, int take_fd, const struct channel_setu
 	channel->readable = true;
 	fcntl(take_fd, F_SETFL, O_RDWR | O_NONBLOCK);
 	net_tune_tcp(take_fd, CHANNEL_DEAD_MS);
+	setsockopt(take_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 	channel->rx = malloc(CHANNEL_RX);
 	if (channel->rx == NULL)
 		r = dr_error_set(err, DR_ENOMEM, "no memory for a channel");

@@ -39,6 +39,12 @@ bool pump_wants_qemu(struct relay *relay)
 		return false;
 	if (relay->tx.size - (size_t)tx_kept(&relay->tx) < least)
 		return false;
+	/*
+	 * What waits in here when QEMU stops the VM adds to the blackout, so a channel that is full stops the
+	 * reading. Without a channel the window may fill: nothing is as urgent then.
+	 */
+	if (relay->active != NULL && tx_waiting(&relay->tx) >= chunk_limit(relay))
+		return false;
 	return tx_room(&relay->tx, chunk_limit(relay), iov, &n) > 0;
 }
 

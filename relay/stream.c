@@ -158,6 +158,11 @@ uint64_t tx_kept(const struct tx *tx)
 	return tx->head - tail(tx);
 }
 
+uint64_t tx_waiting(const struct tx *tx)
+{
+	return tx->next == tx->end ? 0 : tx->head - at(tx, tx->next)->offset;
+}
+
 uint64_t tx_unacked(const struct tx *tx)
 {
 	return tx->head - tx->acked_bytes;

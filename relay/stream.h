@@ -87,6 +87,8 @@ void tx_stop(struct tx *tx);
 
 /* Bytes in the ring: of chunks that are not wholly acknowledged. */
 uint64_t tx_kept(const struct tx *tx);
+/* Bytes that no channel has taken. */
+uint64_t tx_waiting(const struct tx *tx);
 /* Bytes not acknowledged. */
 uint64_t tx_unacked(const struct tx *tx);
 /* The end was delivered, or the peer wants no more. */
