@@ -180,7 +180,7 @@ static const struct cli_verb verbs[] = {
 	 .build = add_build,
 	 .example = "drover vm add web1 --memory 2GiB --cpus 2 --disk /srv/vm/web1.qcow2 --nic bridge=br0"},
 	{.name = "set",
-	 .summary = "Change a VM (devices and memory from its next start on).",
+	 .summary = "Change a VM; its hardware only while it is off.",
 	 .args = VM_ARG,
 	 .options = vmspec_options,
 	 .flags = VERB_MUTATES,

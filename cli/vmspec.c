@@ -52,7 +52,10 @@ const struct cli_option vmspec_options[] = {
 	 .kind = OPT_FLAG,
 	 .help = "move live under TCG although QEMU < 9.0 may corrupt memory"},
 	{.name = "uuid", .kind = OPT_TEXT, .value = "U", .help = "UUID (random)"},
-	{.name = "firmware", .kind = OPT_TEXT, .value = "bios|uefi|FILE", .help = "firmware (bios)"},
+	{.name = "firmware",
+	 .kind = OPT_TEXT,
+	 .value = "bios|uefi|FILE",
+	 .help = "firmware (bios; uefi is not supported yet)"},
 	{.name = "memory-backing",
 	 .kind = OPT_TEXT,
 	 .value = "anon|shm|hugepages[,prealloc]",
@@ -73,7 +76,7 @@ const struct cli_option vmspec_options[] = {
 	 .repeats = true,
 	 .value = "bridge=BR[,KEY=VALUE…]",
 	 .help = "a network card; keys: bridge, model, mac, vlan, mtu"},
-	{.name = "vnc", .kind = OPT_FLAG, .help = "a VNC display on a unix socket"},
+	{.name = "vnc", .kind = OPT_FLAG, .later = true, .help = "a VNC display on a unix socket"},
 	{.name = "agent", .kind = OPT_FLAG, .help = "a channel for the guest agent"},
 	{.name = "kernel", .kind = OPT_TEXT, .value = "FILE", .help = "boot this kernel"},
 	{.name = "initrd", .kind = OPT_TEXT, .value = "FILE", .help = "with this initial ramdisk"},
@@ -128,7 +131,7 @@ const struct cli_option vmspec_options[] = {
 	 .kind = OPT_TEXT,
 	 .value = "ADDR",
 	 .repeats = true,
-	 .help = "pass a PCI device of the host through: makes the VM unmovable"},
+	 .help = "a PCI device of the host: makes the VM unmovable (starting it is not supported yet)"},
 	{0},
 };
 
@@ -326,7 +329,9 @@ static int nic_key(struct build *b, Drover__VmNic *n, char *word)
 	if (strcmp(word, "mac") == 0)
 		return mac_take(b, value, &n->mac);
 	if (strcmp(word, "vlan") == 0)
-		return nic_number(b, value, 1, 4094, &n->vlan);
+		return nic_number(b, value, 1, 4094, &n->vlan) < 0
+			       ? -DR_EUSAGE
+			       : dr_error_set(b->err, DR_EUSAGE, "--nic: vlan=%s: not supported yet", value);
 	if (strcmp(word, "mtu") == 0)
 		return nic_number(b, value, 68, 65535, &n->mtu);
 	return dr_error_set(b->err, DR_EUSAGE, "--nic: unknown key \"%.60s\": the keys are " NIC_KEYS, word);
@@ -419,9 +424,9 @@ static int memory_build(struct build *b)
 
 	if (given(b, "memory", "memory")) {
 		s->memory = cli_number(b->p, "memory");
-		if (s->memory < MEMORY_LEAST || s->memory % 4096 != 0)
+		if (s->memory < MEMORY_LEAST || s->memory % MEMORY_LEAST != 0)
 			return refuse(b, "memory", cli_text(b->p, "memory"),
-				      "give at least 1MiB, in whole pages of 4KiB");
+				      "give a whole number of MiB, at least 1MiB");
 	}
 	if (given(b, "memory-backing", "memory_backing")) {
 		given(b, "memory-backing", "prealloc");
@@ -483,6 +488,8 @@ static int machine_build(struct build *b)
 		static const char *const words[] = {"bios", "uefi", NULL};
 		const char *firmware = cli_text(b->p, "firmware");
 
+		if (strcmp(firmware, "uefi") == 0)
+			return dr_error_set(b->err, DR_EUSAGE, "--firmware uefi: not supported yet");
 		if (!one_of(firmware, words) && path_take(b, "firmware", firmware, &s->firmware) < 0)
 			return -DR_EUSAGE;
 		s->firmware = copy(b, firmware);
@@ -504,8 +511,6 @@ static int device_build(struct build *b)
 	}
 	if (given(b, "nic", "nics") && each(b, "nic", nic_take) < 0)
 		return -DR_EUSAGE;
-	if (given(b, "vnc", "vnc"))
-		s->vnc = cli_flag(b->p, "vnc");
 	if (given(b, "agent", "guest_agent"))
 		s->guest_agent = cli_flag(b->p, "agent");
 	if (given(b, "kernel", "kernel") && path_take(b, "kernel", cli_text(b->p, "kernel"), &s->kernel) < 0)

@@ -38,11 +38,11 @@ static void test_vm_add(void **state)
 		&f, "vm add web1 --memory 2GiB --cpus 4 --sockets 1 --cores 4 --threads 1 --machine "
 		    "pc-i440fx-7.2 "
 		    "--cpu host --accel tcg --allow-tcg-live --uuid 6ba7b810-9dad-11d1-80b4-00c04fd430c8 "
-		    "--firmware uefi --memory-backing shm,prealloc --disk /a.qcow2 "
+		    "--firmware /fw.bin --memory-backing shm,prealloc --disk /a.qcow2 "
 		    "--disk /b,format=raw,bus=scsi,cache=writeback,discard=unmap,serial=s1,readonly=on "
 		    "--cdrom /c.iso "
-		    "--nic bridge=br0,model=e1000e,mac=52:54:00:12:34:5F,vlan=7,mtu=9000 --nic bridge=br1 "
-		    "--vnc --agent "
+		    "--nic bridge=br0,model=e1000e,mac=52:54:00:12:34:5F,mtu=9000 --nic bridge=br1 "
+		    "--agent "
 		    "--kernel /k --initrd /i --append console=ttyS0 --qemu-arg -foo --priority high --ha on "
 		    "--autostart "
 		    "--on-isolation stop --possible-owner n1 --possible-owner n2 --preferred-owner n2 "
@@ -58,12 +58,11 @@ static void test_vm_add(void **state)
 	assert_string_equal(s->machine, "pc-i440fx-7.2");
 	assert_string_equal(s->cpu, "host");
 	assert_string_equal(s->accel, "tcg");
-	assert_true(s->allow_tcg_live && s->prealloc && s->vnc && s->guest_agent && s->autostart &&
-		    s->no_move);
+	assert_true(s->allow_tcg_live && s->prealloc && s->guest_agent && s->autostart && s->no_move);
 	assert_int_equal(s->uuid.len, 16);
 	assert_memory_equal(s->uuid.data, "\x6b\xa7\xb8\x10\x9d\xad\x11\xd1\x80\xb4\x00\xc0\x4f\xd4\x30\xc8",
 			    16);
-	assert_string_equal(s->firmware, "uefi");
+	assert_string_equal(s->firmware, "/fw.bin");
 	assert_string_equal(s->memory_backing, "shm");
 	assert_int_equal(s->n_disks, 3);
 	assert_string_equal(s->disks[0]->format, "qcow2");
@@ -76,7 +75,6 @@ static void test_vm_add(void **state)
 	assert_true(s->disks[1]->readonly && s->disks[2]->cdrom);
 	assert_int_equal(s->n_nics, 2);
 	assert_string_equal(s->nics[0]->mac, "52:54:00:12:34:5f");
-	assert_int_equal(s->nics[0]->vlan, 7);
 	assert_int_equal(s->nics[0]->mtu, 9000);
 	assert_string_equal(s->nics[1]->model, "virtio");
 	assert_string_equal(s->kernel, "/k");
@@ -246,6 +244,11 @@ static const struct {
 	{"vm add v --memory 1GiB --possible-owner a/b", "node name"},
 	{"vm add v --memory 1GiB --blackout 2m", "60s"},
 	{"vm add v --memory 1GiB --cloud-init /x", "not supported yet"},
+	{"vm add v --memory 1GiB --vnc", "not supported yet"},
+	{"vm add v --memory 1GiB --firmware uefi", "not supported yet"},
+	{"vm add v --memory 1GiB --firmware efi", "absolute path"},
+	{"vm add v --memory 1GiB --nic bridge=br0,vlan=7", "not supported yet"},
+	{"vm add v --memory 1025kB", "whole number of MiB"},
 	{"vm add v --memory 1GiB --ladder quick", "not supported yet"},
 	{"vm set v", "what to change"},
 	{"vm move v --kind quick", "not supported yet"},
