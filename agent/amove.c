@@ -158,8 +158,10 @@ void amove_orders_end(struct agent *a)
 			continue;
 		if (!gone(am))
 			move_event(am->m, &ev);
-		else if (store_move_delete(a->store, am->id, am->attempt, am->role) == 0)
+		else if (store_move_delete(a->store, am->id, am->attempt, am->role) == 0) {
+			relay_remove_files(a, am->id, am->attempt, am->role);
 			destroy(am);
+		}
 	}
 }
 

@@ -568,6 +568,9 @@ static void do_relay_quit(struct move_env *me, bool kill)
 	/* Our end would keep the relay from seeing that QEMU is done. */
 	close_fd(&am->brake_fd);
 	close_fd(&am->qemu_fd);
+	/* One of before a restart of the agent is found by what was recorded. */
+	if (!relay_running(am->relay) && am->procs.relay.pid != 0)
+		relay_attach(amove_relay(am), am->procs.relay.pid, am->procs.relay.start_time);
 	if (am->relay == NULL || relay_end(am->relay, kill) != 0)
 		post_simple(am, MOVE_EV_RELAY_GONE, "not running");
 }
@@ -715,7 +718,6 @@ static void add_event(struct move_env *me, const char *text)
 {
 	struct amove *am = amove_of(me);
 
-	log_notice("move %llu/%u vm %s: %s", (unsigned long long)am->id, am->attempt, am->vm_name, text);
 	if (am->n_events < AMOVE_EVENTS_MAX)
 		am->events[am->n_events++] = strdup(text);
 	agent_dirty(am->agent);

@@ -177,6 +177,19 @@ void relay_free(struct relay *r)
 	free(r);
 }
 
+void relay_remove_files(const struct agent *a, uint64_t move, uint32_t attempt, Drover__MoveRole role)
+{
+	static const char *const ends[] = {"ctl", "log"};
+	char path[320];
+
+	for (size_t i = 0; i < DR_ARRAY_SIZE(ends); i++) {
+		snprintf(path, sizeof(path), "%s/relay-%llu-%u-%s.%s", a->conf.run_dir,
+			 (unsigned long long)move, attempt,
+			 role == DROVER__MOVE_ROLE__MOVE_SRC ? "src" : "dst", ends[i]);
+		unlink(path);
+	}
+}
+
 bool relay_running(const struct relay *r)
 {
 	return r != NULL && proc_is_open(&r->proc);

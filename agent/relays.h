@@ -58,6 +58,9 @@ struct relay *relay_new(struct agent *a, const Drover__MoveOrder *order, const s
 /* The process goes on. */
 void relay_free(struct relay *r);
 
+/* The move is forgotten: its socket and log, too. */
+void relay_remove_files(const struct agent *a, uint64_t move, uint32_t attempt, Drover__MoveRole role);
+
 /*
  * Starts the process and sets it up. record is called with the process before it execs. *qemu_fd becomes
  * QEMU's end of the stream, the caller's. 0: on_up or on_gone follows.
