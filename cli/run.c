@@ -55,10 +55,18 @@ static int answer_failed(struct cli *cli, const Drover__Response *resp)
 	return cli_fail(cli, &err, resp->objects, resp->n_objects);
 }
 
+/* Nothing to follow: the request only checked, or what it asks for was so already. */
 static bool waits(const struct cli_parsed *p, const Drover__Response *resp)
 {
-	return cli_flag(p, "wait") && !cli_flag(p, "dry-run") &&
-	       (resp->changed || resp->n_drains + resp->n_moves + resp->n_vms > 0);
+	const char *state = resp->n_drains > 0 ? resp->drains[0]->state : "";
+
+	if (!cli_flag(p, "wait") || cli_flag(p, "dry-run"))
+		return false;
+	if (resp->changed)
+		return true;
+	if (resp->n_drains > 0)
+		return strcmp(state, "running") == 0 || strcmp(state, "paused") == 0;
+	return resp->n_moves + resp->n_vms > 0;
 }
 
 static int answer_print(struct cli *cli, const struct cli_parsed *p, const Drover__Response *resp)

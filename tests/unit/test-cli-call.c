@@ -240,6 +240,34 @@ static void test_wait_drain(void **state)
 	fake_fini(&f);
 }
 
+/* A node that was drained long ago, and badly: there is nothing to wait for. */
+static void answer_drained(struct fake *fake, const Drover__Request *request, Drover__Response *response)
+{
+	polls = 11;
+	last = "failed";
+	answer_drain(fake, request, response);
+	response->changed = false;
+}
+
+static void test_wait_nothing(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	fake_init(&f, answer_drained);
+	assert_int_equal(run(&f, "node drain n1 --wait"), 0);
+	assert_int_equal(f.n_exchanges, 1);
+	fake_fini(&f);
+
+	polls = 0;
+	last = "done";
+	fake_init(&f, answer_drain);
+	assert_int_equal(run(&f, "node drain n1 --wait --dry-run"), 0);
+	assert_int_equal(f.n_exchanges, 1);
+	assert_true(fake_request(&f, 0)->dry_run);
+	fake_fini(&f);
+}
+
 static void test_wait_json(void **state)
 {
 	struct fake f;
@@ -380,9 +408,9 @@ int main(void)
 		cmocka_unit_test(test_same_id),	  cmocka_unit_test(test_new_id),
 		cmocka_unit_test(test_deadline),  cmocka_unit_test(test_nobody),
 		cmocka_unit_test(test_refusal),	  cmocka_unit_test(test_wait_drain),
-		cmocka_unit_test(test_wait_json), cmocka_unit_test(test_wait_view),
-		cmocka_unit_test(test_wait_vm),	  cmocka_unit_test(test_follow),
-		cmocka_unit_test(test_complete),
+		cmocka_unit_test(test_wait_json), cmocka_unit_test(test_wait_nothing),
+		cmocka_unit_test(test_wait_view), cmocka_unit_test(test_wait_vm),
+		cmocka_unit_test(test_follow),	  cmocka_unit_test(test_complete),
 	};
 
 	return cmocka_run_group_tests(tests, conf_write, conf_remove);
