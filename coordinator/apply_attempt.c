@@ -60,6 +60,8 @@ void attempt_abort(struct apply *a, const struct attempt_row *t, Drover__CmdMove
 		outcome == DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY ||
 			outcome == DROVER__CMD_MOVE_ABORT__OUTCOME__FAIL,
 		(uint64_t)exit, reason, t->move);
+	/* Reports that do not know of the abort yet prove nothing about its remains. */
+	db_exec(a->db, "UPDATE node SET changed = ? WHERE name IN (?, ?)", "uss", a->index, t->src, t->dst);
 	touch_both(a, t);
 	apply_event(a, "move", (struct about){.node = t->src, .vm = t->vm, .move = t->move},
 		    "attempt %u of %s to %s is given up: %s", t->attempt, t->vm, t->dst, reason);
