@@ -541,6 +541,8 @@ int relay_start(struct relay *r, int (*record)(const struct proc *proc, void *da
 		close_all(r);
 		return rc;
 	}
+	net_big_buffers(pair[0]);
+	net_big_buffers(pair[1]);
 	*qemu_fd = pair[0];
 	send_setup(r, pair[1]);
 	return 0;
