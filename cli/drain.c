@@ -81,6 +81,21 @@ static int cancel_build(struct cli *cli, const struct cli_parsed *p, Drover__Req
 	return 0;
 }
 
+static int plan_build(struct cli *cli, const struct cli_parsed *p, Drover__Request *req, struct dr_error *err)
+{
+	(void)err;
+	drain_verb(cli, p, req, DROVER__DRAIN_VERB__VERB__PLAN)->within_ms = cli_number(p, "within");
+	return 0;
+}
+
+static int reverse_build(struct cli *cli, const struct cli_parsed *p, Drover__Request *req,
+			 struct dr_error *err)
+{
+	(void)err;
+	drain_verb(cli, p, req, DROVER__DRAIN_VERB__VERB__REVERSE);
+	return 0;
+}
+
 #define ID_ARG                                                                                               \
 	{                                                                                                    \
 		{                                                                                            \
@@ -96,10 +111,11 @@ static int cancel_build(struct cli *cli, const struct cli_parsed *p, Drover__Req
 
 static const struct cli_verb verbs[] = {
 	{.name = "plan",
-	 .summary = "Forecast a drain: order, targets, seconds, blackouts.",
+	 .summary = "Forecast a drain: which VMs would go where, and which cannot.",
 	 .args = NODE_ARG,
 	 .options = plan_options,
-	 .flags = VERB_LATER},
+	 .build = plan_build,
+	 .show = show_plan},
 	{.name = "start",
 	 .summary = "Pause a node and move every VM off it.",
 	 .args = NODE_ARG,
@@ -136,7 +152,8 @@ static const struct cli_verb verbs[] = {
 	{.name = "reverse",
 	 .summary = "Bring back what a drain has moved away.",
 	 .args = ID_ARG,
-	 .flags = VERB_LATER},
+	 .flags = VERB_MUTATES,
+	 .build = reverse_build},
 };
 
 const struct cli_noun drain_noun = {"drain", "emptying nodes", verbs, DR_ARRAY_SIZE(verbs)};

@@ -524,7 +524,7 @@ static json_t *plan(const Drover__PlanRow *row)
 {
 	json_t *o = json_object();
 
-	put_number(o, "id", row->id);
+	put_number_or_null(o, "id", row->id);
 	put_text(o, "node", row->node);
 	put(o, "moves", ROWS(row->moves, row->n_moves, move));
 	put_number_or_null(o, "predicted_ms", row->predicted_ms);

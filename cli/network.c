@@ -6,7 +6,7 @@
 #include "cli/verbs.h"
 #include "common/units.h"
 
-#define RANK_MOST 9999
+#define RANK_MOST 65535
 
 static int list_build(struct cli *cli, const struct cli_parsed *p, Drover__Request *req, struct dr_error *err)
 {

@@ -129,22 +129,42 @@ void show_drain(FILE *out, const struct cli_parsed *p, const Drover__Response *r
 	}
 }
 
+static void plan_print(FILE *out, const Drover__PlanRow *plan)
+{
+	static const char *const headings[] = {"VM", "FROM", "TO", "KIND", "NETWORK", ">TIME"};
+	struct text_table *t = text_table_new(headings, DR_ARRAY_SIZE(headings));
+	char text[UNITS_TEXT];
+
+	for (size_t i = 0; i < plan->n_moves; i++) {
+		const Drover__MoveRow *m = plan->moves[i];
+
+		text_table_cell(t, "%s", m->vm);
+		text_table_cell(t, "%s", or_dash(m->from));
+		text_table_cell(t, "%s", or_dash(m->to));
+		text_table_cell(t, "%s", m->kind);
+		networks_cell(t, m);
+		text_table_cell(t, "%s",
+				m->predicted_ms != 0 ? units_duration_format(text, m->predicted_ms) : "-");
+	}
+	if (plan->n_moves > 0)
+		text_table_print(t, out);
+	text_table_free(t);
+	for (size_t i = 0; i < plan->n_unmovable; i++)
+		fprintf(out, "cannot be moved: %s\n", plan->unmovable[i]);
+}
+
 void show_plan(FILE *out, const struct cli_parsed *p, const Drover__Response *resp)
 {
 	char text[UNITS_TEXT];
 
-	if (resp->plan == NULL) {
-		show_changed(out, p, resp);
+	(void)p;
+	if (resp->message != NULL && resp->message[0] != '\0')
+		fprintf(out, "%s\n", resp->message);
+	if (resp->plan == NULL)
 		return;
-	}
-	fprintf(out, "plan %" PRIu64 ": drain of %s, %zu moves", resp->plan->id, resp->plan->node,
-		resp->plan->n_moves);
+	plan_print(out, resp->plan);
 	if (resp->plan->predicted_ms != 0)
-		fprintf(out, ", %s", units_duration_format(text, resp->plan->predicted_ms));
-	fputc('\n', out);
-	show_moves(out, resp->plan->moves, resp->plan->n_moves);
-	for (size_t i = 0; i < resp->plan->n_unmovable; i++)
-		fprintf(out, "cannot be moved: %s\n", resp->plan->unmovable[i]);
+		fprintf(out, "about %s\n", units_duration_format(text, resp->plan->predicted_ms));
 }
 
 /* What was made, in a line that says how to look at it. */
@@ -167,7 +187,7 @@ void show_changed(FILE *out, const struct cli_parsed *p, const Drover__Response 
 	bool dry = cli_flag(p, "dry-run");
 
 	if (resp->message != NULL && resp->message[0] != '\0')
-		fprintf(out, "%s%s\n", dry ? "would be done: " : "", resp->message);
+		fprintf(out, "%s\n", resp->message);
 	else if (dry)
 		fputs("possible; nothing was changed\n", out);
 	else if (!resp->changed)
@@ -176,6 +196,8 @@ void show_changed(FILE *out, const struct cli_parsed *p, const Drover__Response 
 		fputs("done\n", out);
 	if (!dry && resp->changed)
 		show_created(out, resp);
+	if (resp->plan != NULL)
+		plan_print(out, resp->plan);
 	for (size_t i = 0; i < resp->n_objects; i++)
 		fprintf(out, "  %s\n", resp->objects[i]);
 }

@@ -156,6 +156,17 @@ static void test_node_drain(void **state)
 	assert_int_equal(r->list->id, 17);
 	fake_fini(&f);
 
+	r = sent(&f, "drain plan n1 --within 30m");
+	assert_int_equal(r->drain_verb->verb, DROVER__DRAIN_VERB__VERB__PLAN);
+	assert_string_equal(r->drain_verb->node, "n1");
+	assert_int_equal(r->drain_verb->within_ms, 1800000);
+	fake_fini(&f);
+
+	r = sent(&f, "drain reverse 17");
+	assert_int_equal(r->drain_verb->verb, DROVER__DRAIN_VERB__VERB__REVERSE);
+	assert_int_equal(r->drain_verb->drain, 17);
+	fake_fini(&f);
+
 	r = sent(&f, "move cancel 9");
 	assert_int_equal(r->move_verb->move, 9);
 	fake_fini(&f);
