@@ -285,8 +285,6 @@ static void src_ready(struct move *m)
 	if (move_phase(m) != P(SRC_CONNECTING))
 		return;
 	move_timer_start(m, MOVE_TIMER_PHASE, MOVE_CONNECT_MS);
-	if (asks_upfront(m))
-		token_ask(m);
 }
 
 /* Finds QEMU again after a restart; true when it can be asked. */
@@ -318,10 +316,10 @@ static void src_connecting(struct move *m)
 	set_limit(m, MOVE_LIMIT_COPY);
 	if (m->answers[MOVE_QMP_PARAMETERS] != MOVE_ANSWER_OK || m->seq[MOVE_QMP_PARAMETERS] != 0)
 		return;
-	if (!upfront_over(m))
-		return;
 	move_timer_stop(m, MOVE_TIMER_PHASE);
-	enter(m, P(SRC_COPYING), m->token == MOVE_TOKEN_HELD ? "connected, token in hand" : "connected");
+	if (asks_upfront(m))
+		token_ask(m);
+	enter(m, P(SRC_COPYING), "connected");
 }
 
 /* The VM is stopped at pre-switchover: the last point where migrate_cancel alone aborts. */
@@ -403,6 +401,8 @@ static void src_copying(struct move *m)
 		return;
 	if (!m->restored && move_phase(m) == P(SRC_COPYING) &&
 	    m->answers[MOVE_QMP_MIGRATE] == MOVE_ANSWER_NOT_ASKED) {
+		if (!upfront_over(m))
+			return;
 		move_once(m, MOVE_QMP_MIGRATE, NULL);
 		move_crash_point(m, "migrate");
 	}
