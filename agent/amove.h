@@ -6,7 +6,8 @@
 #include "agent/relays.h"
 #include "agent/vm.h"
 
-#define AMOVE_EVENTS_MAX 32 /* words for an operator that wait for a report */
+#define AMOVE_QMP_US	 10000000u /* the machines have their own, shorter deadlines */
+#define AMOVE_EVENTS_MAX 32	   /* words for an operator that wait for a report */
 
 /* An answer that is known at once but must come from the loop. */
 struct posted {
@@ -52,6 +53,16 @@ void move_real_fini(struct amove *am);
 
 /* Takes hold of the VM: events and its end reach the machine. */
 void amove_hold(struct amove *am, struct vm *vm);
+/* Hands an event to the machine from the loop, never from inside. text is copied. */
+void amove_post(struct amove *am, const struct move_event *ev);
+
+/* move_env's qmp(): agent/move_qmp.c. */
+uint64_t amove_qmp(struct move_env *me, enum move_qmp cmd, const struct move_qmp_args *args);
+/* The move goes away: answers to its commands are nobody's. */
+void amove_forget_asked(struct amove *am);
+/* QMP's words for the status of a migration. NULL: none. */
+enum move_mig amove_mig_status(const char *status);
+
 /* The move is over: the VM is the host's alone, or is forgotten with it. */
 void amove_release_vm(struct amove *am);
 /* The VM's and the relay's order. */

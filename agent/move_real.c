@@ -15,9 +15,7 @@
 #include "common/crashpoint.h"
 #include "common/log.h"
 
-#define QMP_CMD_US	10000000u /* the machines have their own, shorter deadlines */
-#define MEMORY_RESERVE	(UINT64_C(64) << 20)
-#define ANNOUNCE_ROUNDS 5
+#define MEMORY_RESERVE (UINT64_C(64) << 20)
 
 static struct amove *amove_of(struct move_env *me)
 {
@@ -40,7 +38,7 @@ static void on_posted(void *data)
 	free(p);
 }
 
-static void post(struct amove *am, const struct move_event *ev)
+void amove_post(struct amove *am, const struct move_event *ev)
 {
 	struct posted *p = calloc(1, sizeof(*p));
 
@@ -61,7 +59,7 @@ static void post_simple(struct amove *am, enum move_ev type, const char *text)
 {
 	struct move_event ev = {.type = type, .text = text};
 
-	post(am, &ev);
+	amove_post(am, &ev);
 }
 
 /* ------------------------------------------------ QEMU */
@@ -91,32 +89,6 @@ static void on_qemu_exit(const char *why, void *data)
 	move_event(am->m, &ev);
 }
 
-static enum move_mig mig_status(const char *status)
-{
-	static const struct {
-		const char *word;
-		enum move_mig mig;
-	} words[] = {
-		{"none", MOVE_MIG_NONE},
-		{"setup", MOVE_MIG_SETUP},
-		{"wait-unplug", MOVE_MIG_SETUP},
-		{"active", MOVE_MIG_ACTIVE},
-		{"pre-switchover", MOVE_MIG_PRE_SWITCHOVER},
-		{"device", MOVE_MIG_DEVICE},
-		{"completed", MOVE_MIG_COMPLETED},
-		{"failed", MOVE_MIG_FAILED},
-		{"cancelling", MOVE_MIG_CANCELLING},
-		{"cancelled", MOVE_MIG_CANCELLED},
-	};
-
-	if (status == NULL)
-		return MOVE_MIG_NONE;
-	for (size_t i = 0; i < DR_ARRAY_SIZE(words); i++)
-		if (strcmp(words[i].word, status) == 0)
-			return words[i].mig;
-	return MOVE_MIG_OTHER;
-}
-
 static void on_qemu_event(const char *event, const json_t *event_data, uint64_t at_us, void *data)
 {
 	struct amove *am = data;
@@ -128,7 +100,7 @@ static void on_qemu_event(const char *event, const json_t *event_data, uint64_t 
 		ev.type = MOVE_EV_RESUME;
 	} else if (strcmp(event, "MIGRATION") == 0) {
 		ev.type = MOVE_EV_MIGRATION;
-		ev.mig = mig_status(json_string_value(json_object_get(event_data, "status")));
+		ev.mig = amove_mig_status(json_string_value(json_object_get(event_data, "status")));
 		/* The relay sees the end of the stream only when our dup is closed, too. */
 		if (ev.mig == MOVE_MIG_COMPLETED || ev.mig == MOVE_MIG_FAILED || ev.mig == MOVE_MIG_CANCELLED)
 			close_fd(&am->brake_fd);
@@ -242,180 +214,9 @@ static void brake(struct move_env *me)
 	close_fd(&am->brake_fd);
 	if (am->vm != NULL && qmp_ready(am->vm->qmp))
 		qmp_exec_oob(am->vm->qmp, "yank", json_pack("{s:[{s:s}]}", "instances", "type", "migration"),
-			     QMP_CMD_US, NULL, NULL);
+			     AMOVE_QMP_US, NULL, NULL);
 	if (am->relay != NULL && relay_running(am->relay))
 		relay_say(am->relay, RELAY_BRAKE);
-}
-
-/* ------------------------------------------------ QMP commands */
-
-struct asked {
-	struct asked *next;
-	struct amove *am; /* NULL: the move was forgotten meanwhile */
-	enum move_qmp cmd;
-	uint64_t seq;
-};
-
-static uint64_t number(const json_t *o, const char *name)
-{
-	const json_t *v = json_object_get(o, name);
-
-	if (json_is_real(v))
-		return json_real_value(v) > 0 ? (uint64_t)json_real_value(v) : 0;
-	return json_integer_value(v) > 0 ? (uint64_t)json_integer_value(v) : 0;
-}
-
-static void fill_figures(const json_t *v, struct move_figures *f)
-{
-	const json_t *ram = json_object_get(v, "ram");
-	const json_t *mbps = json_object_get(ram, "mbps");
-	uint64_t page = number(ram, "page-size");
-
-	f->total = number(ram, "total");
-	f->remaining = number(ram, "remaining");
-	f->transferred = number(ram, "transferred");
-	f->dirty_rate = number(ram, "dirty-pages-rate") * (page != 0 ? page : 4096);
-	f->rate = json_is_number(mbps) && json_number_value(mbps) > 0
-			  ? (uint64_t)(json_number_value(mbps) * 1e6 / 8)
-			  : 0;
-	f->passes = (uint32_t)number(ram, "dirty-sync-count");
-	f->total_time_ms = number(v, "total-time");
-}
-
-static void unlink_asked(struct asked *q)
-{
-	struct asked **at = &q->am->asked;
-
-	while (*at != q)
-		at = &(*at)->next;
-	*at = q->next;
-}
-
-static void on_reply(const struct qmp_reply *reply, void *data)
-{
-	struct asked *q = data;
-	struct move_event ev = {.type = MOVE_EV_QMP,
-				.qmp = q->cmd,
-				.seq = q->seq,
-				.ok = reply->code == 0,
-				.text = reply->text};
-	struct amove *am = q->am;
-
-	if (am == NULL) {
-		free(q);
-		return;
-	}
-	unlink_asked(q);
-	if (ev.ok && q->cmd == MOVE_QMP_QUERY_STATUS) {
-		ev.text = json_string_value(json_object_get(reply->value, "status"));
-		ev.run = vm_run_state(ev.text);
-		if (am->vm != NULL)
-			am->vm->run = ev.run;
-	} else if (ev.ok && q->cmd == MOVE_QMP_QUERY_MIGRATE) {
-		ev.mig = mig_status(json_string_value(json_object_get(reply->value, "status")));
-		fill_figures(reply->value, &ev.figures);
-		ev.text = json_string_value(json_object_get(reply->value, "error-desc"));
-	}
-	free(q);
-	move_event(am->m, &ev);
-}
-
-/* getfd was answered: the socket is QEMU's now, we keep the dup for the brake. */
-static void on_getfd(const struct qmp_reply *reply, void *data)
-{
-	struct asked *q = data;
-	struct amove *am = q->am;
-	bool src = am != NULL && am->role == DROVER__MOVE_ROLE__MOVE_SRC;
-
-	if (reply->code != 0 || am == NULL) {
-		on_reply(reply, q);
-		return;
-	}
-	am->brake_fd = DR_TAKE_FD(am->qemu_fd);
-	if (qmp_exec(am->vm->qmp, src ? "migrate" : "migrate-incoming", json_pack("{s:s}", "uri", "fd:mig"),
-		     QMP_CMD_US, on_reply, q) != 0) {
-		struct qmp_reply lost = {.code = -DR_ECLOSED, .class = "", .text = "the monitor is closed"};
-
-		on_reply(&lost, q);
-	}
-}
-
-static json_t *capabilities(void)
-{
-	static const char *const names[] = {"events", "return-path", "pause-before-switchover",
-					    "late-block-activate"};
-	json_t *list = json_array();
-
-	for (size_t i = 0; i < DR_ARRAY_SIZE(names); i++)
-		json_array_append_new(list, json_pack("{s:s, s:b}", "capability", names[i], "state", 1));
-	return json_pack("{s:o}", "capabilities", list);
-}
-
-static json_t *parameters(const struct amove *am, const struct move_qmp_args *args)
-{
-	if (am->role == DROVER__MOVE_ROLE__MOVE_DST || args == NULL)
-		return json_pack("{s:i}", "announce-rounds", 0);
-	return json_pack("{s:I, s:I}", "max-bandwidth", (json_int_t)args->max_bandwidth, "downtime-limit",
-			 (json_int_t)args->downtime_limit_ms);
-}
-
-static int send_qmp(struct amove *am, enum move_qmp cmd, const struct move_qmp_args *args, struct asked *q)
-{
-	struct qmp *mon = am->vm != NULL ? am->vm->qmp : NULL;
-
-	if (mon == NULL || !am->vm->up)
-		return -DR_ECLOSED;
-	switch (cmd) {
-	case MOVE_QMP_CAPABILITIES:
-		return qmp_exec(mon, "migrate-set-capabilities", capabilities(), QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_PARAMETERS:
-		return qmp_exec(mon, "migrate-set-parameters", parameters(am, args), QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_MIGRATE:
-		return am->qemu_fd < 0 ? -DR_ECLOSED : qmp_getfd(mon, "mig", am->qemu_fd, on_getfd, q);
-	case MOVE_QMP_MIGRATE_CONTINUE:
-		return qmp_exec(mon, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
-				QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_MIGRATE_CANCEL:
-		return qmp_exec(mon, "migrate_cancel", NULL, QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_CONT:
-		return qmp_exec(mon, "cont", NULL, QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_QUIT:
-		return qmp_exec(mon, "quit", NULL, QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_QUERY_STATUS:
-		return qmp_exec(mon, "query-status", NULL, QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_QUERY_MIGRATE:
-		return qmp_exec(mon, "query-migrate", NULL, QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_ANNOUNCE:
-		return qmp_exec(mon, "announce-self",
-				json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds",
-					  ANNOUNCE_ROUNDS, "step", 50),
-				QMP_CMD_US, on_reply, q);
-	case MOVE_QMP_N:
-		break;
-	}
-	return -DR_EBUG;
-}
-
-static uint64_t qmp_ask(struct move_env *me, enum move_qmp cmd, const struct move_qmp_args *args)
-{
-	struct amove *am = amove_of(me);
-	struct asked *q = calloc(1, sizeof(*q));
-
-	if (q == NULL)
-		abort();
-	*q = (struct asked){.next = am->asked, .am = am, .cmd = cmd, .seq = ++am->last_seq};
-	am->asked = q;
-	if (send_qmp(am, cmd, args, q) != 0) {
-		struct move_event ev = {.type = MOVE_EV_QMP,
-					.qmp = cmd,
-					.seq = q->seq,
-					.text = "the monitor is not connected"};
-
-		unlink_asked(q);
-		free(q);
-		post(am, &ev);
-	}
-	return am->last_seq;
 }
 
 /* ------------------------------------------------ relay */
@@ -583,7 +384,7 @@ static void post_check(struct amove *am, enum move_ev type, int rc, const struct
 
 	if (rc != 0)
 		ev.exit = (uint32_t)dr_err_exit(rc);
-	post(am, &ev);
+	amove_post(am, &ev);
 }
 
 static void do_nonces_write(struct move_env *me)
@@ -599,7 +400,7 @@ static void do_nonces_write(struct move_env *me)
 	ev.exit = rc != 0 ? (uint32_t)dr_err_exit(rc) : 0;
 	ev.proofs = am->proofs;
 	ev.n_proofs = am->n_proofs;
-	post(am, &ev);
+	amove_post(am, &ev);
 }
 
 static void do_nonces_check(struct move_env *me)
@@ -617,7 +418,7 @@ static void do_nonces_remove(struct move_env *me)
 	struct move_event ev = {.type = MOVE_EV_NONCES_REMOVED};
 
 	ev.ok = nonces_remove(move_order(am->m)) == 0;
-	post(am, &ev);
+	amove_post(am, &ev);
 }
 
 static int check_host(struct amove *am, struct dr_error *err)
@@ -747,7 +548,7 @@ void move_real_init(struct amove *am)
 				   .qemu_spawn = qemu_spawn,
 				   .qemu_identity = qemu_identity,
 				   .qemu_kill = qemu_kill,
-				   .qmp = qmp_ask,
+				   .qmp = amove_qmp,
 				   .brake = brake,
 				   .relay_start = do_relay_start,
 				   .relay_attach = do_relay_attach,
@@ -786,12 +587,7 @@ void move_real_fini(struct amove *am)
 {
 	amove_release_vm(am);
 	env_timer_stop(am->agent->env, &am->release_timer);
-	while (am->asked != NULL) {
-		struct asked *q = am->asked;
-
-		am->asked = q->next;
-		q->am = NULL; /* its monitor answers or is closed some time */
-	}
+	amove_forget_asked(am);
 	while (am->posted != NULL) {
 		struct posted *p = am->posted;
 

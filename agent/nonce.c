@@ -1,6 +1,5 @@
 #include "agent/nonce.h"
 
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
