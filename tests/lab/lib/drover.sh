@@ -36,7 +36,8 @@ drover_start() { # NODE-INDEX coordinator|agent
 	[ "$2" = agent ] || [ "$1" -le "$COORDINATORS" ] || die "node$1 is no coordinator"
 	program=$(built "$2/drover-$2") || exit
 	relay=$(built relay/drover-relay) || exit
-	daemon_launch "$1" "$2" env DROVER_RELAY="$relay" "$program" -c /etc/drover/drover.conf
+	mkdir -p "$LAB_DIR/points"
+	daemon_launch "$1" "$2" env DROVER_RELAY="$relay" DROVER_POINTS_FILE="$LAB_DIR/points/node$1-$2" "$program" -c /etc/drover/drover.conf
 }
 
 # What a host starts at boot.
