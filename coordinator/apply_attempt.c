@@ -279,13 +279,14 @@ static void fact_destination(struct apply *a, const Drover__MoveFact *f, const s
 		(uint64_t)f->attempt);
 }
 
-/* assigned -> preparing -> copying, as the phases tell. */
+/* assigned -> preparing -> copying -> switching, as the phases tell. Small VMs hold the token before they copy. */
 static void advance(struct apply *a, uint64_t move_id, uint32_t attempt)
 {
 	struct move_row move;
 	struct attempt_row t;
 	bool copying;
 	bool preparing;
+	bool switching;
 
 	if (!rows_move(a->db, move_id, &move) || !rows_attempt(a->db, move_id, attempt, &t) ||
 	    !is_current(&move, &t) || t.decision != DROVER__MOVE_DECISION__DECISION_NONE)
@@ -294,7 +295,10 @@ static void advance(struct apply *a, uint64_t move_id, uint32_t attempt)
 		  t.src_phase <= DROVER__MOVE_PHASE__SRC_RELEASED;
 	preparing = t.src_phase >= DROVER__MOVE_PHASE__SRC_READY ||
 		    t.dst_phase >= DROVER__MOVE_PHASE__DST_PREPARING;
-	if (copying && (strcmp(move.state, "assigned") == 0 || strcmp(move.state, "preparing") == 0))
+	switching = copying && t.token_held && t.src_phase >= DROVER__MOVE_PHASE__SRC_SWITCHING;
+	if (switching)
+		set_move_state(a, move_id, "switching");
+	else if (copying && (strcmp(move.state, "assigned") == 0 || strcmp(move.state, "preparing") == 0))
 		set_move_state(a, move_id, "copying");
 	else if (preparing && strcmp(move.state, "assigned") == 0)
 		set_move_state(a, move_id, "preparing");
@@ -385,7 +389,7 @@ void apply_move_switch(struct apply *a, const Drover__CmdMoveSwitch *c)
 		a->out->changed = true;
 		return;
 	}
-	if (strcmp(move.state, "copying") != 0 && strcmp(move.state, "switching") != 0) {
+	if (t.src_phase < DROVER__MOVE_PHASE__SRC_CONNECTING || t.src_phase > DROVER__MOVE_PHASE__SRC_COMPLETING) {
 		apply_refuse(a, DR_EREFUSED, "move %llu is %s", (unsigned long long)c->move, move.state);
 		return;
 	}
@@ -401,7 +405,7 @@ void apply_move_switch(struct apply *a, const Drover__CmdMoveSwitch *c)
 		"UPDATE move_attempt SET token_granted = ?, token_held = 1, token_returned = 0"
 		" WHERE move = ? AND attempt = ?",
 		"uuu", (uint64_t)c->token, c->move, (uint64_t)c->attempt);
-	set_move_state(a, c->move, "switching");
+	advance(a, c->move, c->attempt);
 	apply_touch(a, t.src);
 	a->out->changed = true;
 }

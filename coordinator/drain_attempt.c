@@ -176,15 +176,14 @@ static bool link_is_free(struct pass *p, const struct attempt_row *t)
 			  "sssuu", t->network, t->src, t->dst, t->move, (uint64_t)t->attempt);
 }
 
-static void give_token(struct pass *p, struct memo *m, const struct move_row *move,
-		       const struct attempt_row *t)
+static void give_token(struct pass *p, struct memo *m, const struct attempt_row *t)
 {
 	Drover__Command cmd = DROVER__COMMAND__INIT;
 	Drover__CmdMoveSwitch body = DROVER__CMD_MOVE_SWITCH__INIT;
 
 	if (t->token_request > t->token_granted) {
-		if ((strcmp(move->state, "copying") != 0 && strcmp(move->state, "switching") != 0) ||
-		    !link_is_free(p, t))
+		if (t->src_phase < DROVER__MOVE_PHASE__SRC_CONNECTING ||
+		    t->src_phase > DROVER__MOVE_PHASE__SRC_COMPLETING || !link_is_free(p, t))
 			return;
 		body.token = t->token_request;
 	} else if (!t->token_held || !t->token_returned) {
@@ -235,5 +234,5 @@ void drain_decide_attempt(struct pass *p, const struct move_row *move)
 	if (abort_on_error(p, m, move, &t) || abort_on_drained_target(p, m, move, &t) ||
 	    abort_on_loss(p, m, move, &t) || abort_on_time(p, m, move, &t))
 		return;
-	give_token(p, m, move, &t);
+	give_token(p, m, &t);
 }
