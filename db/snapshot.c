@@ -190,12 +190,14 @@ static void adopt(struct db *db, sqlite3 *sqlite, const struct db_sum *sum)
 
 static void remove_side_files(const char *path)
 {
-	char name[4096];
+	static const char *const suffixes[] = {"-wal", "-shm"};
 
-	snprintf(name, sizeof(name), "%s-wal", path);
-	unlink(name);
-	snprintf(name, sizeof(name), "%s-shm", path);
-	unlink(name);
+	for (size_t i = 0; i < DR_ARRAY_SIZE(suffixes); i++) {
+		DR_AUTO_FREE char *name = NULL;
+
+		if (asprintf(&name, "%s%s", path, suffixes[i]) >= 0)
+			unlink(name);
+	}
 }
 
 static int restore_file(struct db *db, unsigned char *take_raw, size_t size, const uint8_t *digest,
