@@ -175,7 +175,7 @@ static int next_slot(struct builder *b, unsigned int *slot)
 
 static int need_scsi(struct builder *b)
 {
-	unsigned int slot;
+	unsigned int slot = 0;
 
 	if (b->scsi)
 		return 0;
@@ -189,7 +189,7 @@ static int need_scsi(struct builder *b)
 
 static int need_sata(struct builder *b)
 {
-	unsigned int slot;
+	unsigned int slot = 0;
 
 	if (b->sata)
 		return 0;
@@ -266,7 +266,7 @@ static int add_disk(struct builder *b, const Drover__VmDisk *d, size_t i)
 	const struct cache_mode *cache = find_cache(d->cache);
 	const char *bus = given(d->bus) ? d->bus : d->cdrom ? "sata" : "virtio";
 	char serial[96] = "";
-	unsigned int slot;
+	unsigned int slot = 0;
 	int rc;
 
 	if (cache == NULL)
@@ -313,7 +313,7 @@ static int add_nic(struct builder *b, const Drover__VmNic *nic, size_t i)
 {
 	bool virtio = !is(nic->model, "e1000e");
 	char mtu[32] = "";
-	unsigned int slot;
+	unsigned int slot = 0;
 
 	if (!plain_word(nic->mac))
 		return dr_error_set(b->err, DR_EUSAGE, "nic %zu: mac=%s", i, nic->mac);
@@ -391,7 +391,7 @@ static void add_boot(struct builder *b)
 static int add_devices(struct builder *b)
 {
 	const Drover__VmSpec *s = b->spec;
-	unsigned int slot;
+	unsigned int slot = 0;
 
 	words_add(&b->argv, "-device");
 	words_add(&b->argv, "isa-serial,id=serial0,chardev=console,index=0");
