@@ -1,106 +1,153 @@
-/* The agent's lease and bandwidth budget: pure arithmetic. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
+/* The leader's book of leases: SAFETY R8, R9, R11. */
+#include "coordinator/lease.h"
+#include "tests/unit/core.h"
 
-#include "agent/budget.h"
-#include "agent/lease.h"
+struct world {
+	struct core core;
+	struct env env;
+	uint64_t now;
+	struct lease_book *book;
+	Drover__Command *round;
+	unsigned n_health;
+	char health[16];
+	unsigned grants;
+	uint64_t granted_seq;
+};
 
-#define SECOND UINT64_C(1000000)
-
-static void test_counts_from_sending(void **state)
+static uint64_t world_now(struct env *env)
 {
-	struct lease l;
-	uint64_t a, b;
-
-	(void)state;
-	lease_init(&l);
-	assert_false(lease_valid(&l, 5));
-	assert_true(lease_age_us(&l, 5) == UINT64_MAX);
-	a = lease_request(&l, 10 * SECOND);
-	b = lease_request(&l, 11 * SECOND);
-	/* The answer to the first comes 3 s late: it still counts from 10 s. */
-	assert_true(lease_grant(&l, a, 30000, 1));
-	assert_int_equal(lease_age_us(&l, 13 * SECOND), 3 * SECOND);
-	assert_true(lease_valid(&l, 40 * SECOND - 1));
-	assert_false(lease_valid(&l, 40 * SECOND));
-	assert_true(lease_grant(&l, b, 30000, 1));
-	assert_true(lease_valid(&l, 41 * SECOND - 1));
-	/* The past is no lease: a clock that stood still. */
-	assert_false(lease_valid(&l, 10 * SECOND));
+	return ((struct world *)env->impl)->now;
 }
 
-static void test_refusals(void **state)
+static void take(void *data, const Drover__Command *cmd)
 {
-	struct lease l;
-	uint64_t a, b;
+	struct world *w = data;
+	size_t size = drover__command__get_packed_size(cmd);
+	uint8_t bytes[4096];
 
-	(void)state;
-	lease_init(&l);
-	assert_false(lease_grant(&l, 0, 30000, 1));
-	assert_false(lease_grant(&l, 7, 30000, 1));
-	a = lease_request(&l, 1 * SECOND);
-	b = lease_request(&l, 2 * SECOND);
-	assert_true(lease_grant(&l, b, 30000, 5));
-	assert_false(lease_grant(&l, b, 30000, 5)); /* once */
-	assert_false(lease_grant(&l, a, 30000, 5)); /* older than what we have */
-	a = lease_request(&l, 3 * SECOND);
-	assert_false(lease_grant(&l, a, 30000, 4)); /* a leader that was put aside */
-	a = lease_request(&l, 4 * SECOND);
-	lease_forget_requests(&l);
-	assert_false(lease_grant(&l, a, 30000, 5)); /* of another session */
-	assert_true(lease_valid(&l, 5 * SECOND));
-	/* So many requests later the slot holds another one. */
-	a = lease_request(&l, 5 * SECOND);
-	for (int i = 0; i < LEASE_REQUESTS; i++)
-		lease_request(&l, 6 * SECOND);
-	assert_false(lease_grant(&l, a, 30000, 5));
+	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_HEALTH) {
+		w->n_health++;
+		snprintf(w->health, sizeof(w->health), "%s", cmd->node_health->health);
+		return;
+	}
+	assert_true(size <= sizeof(bytes));
+	drover__command__pack(cmd, bytes);
+	drover__command__free_unpacked(w->round, NULL);
+	w->round = drover__command__unpack(NULL, size, bytes);
 }
 
-static void test_budget(void **state)
+static void on_grant(void *data, const char *node, const uint8_t start_id[16],
+		     const Drover__LeaseGrant *grant)
 {
-	struct budget_flow f[3] = {{.network = 0}, {.network = 0}, {.network = 1}};
-	uint64_t nets[2] = {0, 0};
+	struct world *w = data;
 
-	(void)state;
-	budget_divide(0, nets, 2, f, 3);
-	assert_int_equal(f[0].share, 0);
-	assert_int_equal(f[2].share, 0);
-	budget_divide(90, nets, 2, f, 3);
-	assert_int_equal(f[0].share, 30);
-	assert_int_equal(f[2].share, 30);
-	/* A narrow network leaves the rest to the other flow. */
-	nets[0] = 20;
-	budget_divide(90, nets, 2, f, 3);
-	assert_int_equal(f[0].share, 10);
-	assert_int_equal(f[1].share, 10);
-	assert_int_equal(f[2].share, 70);
-	/* Only a network's budget: the others are free. */
-	budget_divide(0, nets, 2, f, 3);
-	assert_int_equal(f[0].share, 10);
-	assert_int_equal(f[2].share, 0);
-	/* One flow gets it all; no flow gets nothing. */
-	nets[0] = 0;
-	budget_divide(50, nets, 2, f, 1);
-	assert_int_equal(f[0].share, 50);
-	budget_divide(1, nets, 2, f, 3);
-	assert_true(f[0].share >= 1 && f[1].share >= 1 && f[2].share >= 1);
-	f[0].network = BUDGET_NO_NETWORK;
-	nets[0] = 4;
-	budget_divide(100, nets, 2, f, 3);
-	assert_int_equal(f[1].share, 4);
-	assert_int_equal(f[0].share, 48);
+	assert_string_equal(node, "node1");
+	assert_memory_equal(start_id, core_bytes(1).data, 16);
+	w->grants++;
+	w->granted_seq = grant->seq;
+}
+
+static int setup(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	core_init(&w->core);
+	core_node(&w->core, "node1", 1);
+	w->env.impl = w;
+	w->env.now_us = world_now;
+	w->now = 1000000;
+	w->book = lease_book_new(&w->env, 5, 30000);
+	*state = w;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+
+	lease_book_free(w->book);
+	drover__command__free_unpacked(w->round, NULL);
+	core_fini(&w->core);
+	free(w);
+	return 0;
+}
+
+static void test_grant(void **state)
+{
+	struct world *w = *state;
+
+	lease_round(w->book, take, w);
+	assert_null(w->round); /* nobody asked */
+	lease_request(w->book, "node1", core_bytes(1).data, 7);
+	lease_round(w->book, take, w);
+	assert_non_null(w->round);
+	/* What comes after the proposal is not served by it (R8). */
+	lease_request(w->book, "node1", core_bytes(1).data, 8);
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w);
+	assert_int_equal(w->grants, 1);
+	assert_int_equal(w->granted_seq, 7);
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w); /* once */
+	assert_int_equal(w->grants, 1);
+	/* A round of another term says nothing about this one. */
+	lease_round(w->book, take, w);
+	lease_committed(w->book, w->core.db, 4, w->round->lease_round, on_grant, w);
+	assert_int_equal(w->grants, 1);
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w);
+	assert_int_equal(w->granted_seq, 8);
+}
+
+static void test_blocked(void **state)
+{
+	struct world *w = *state;
+
+	lease_request(w->book, "node1", core_bytes(1).data, 1);
+	lease_round(w->book, take, w);
+	lease_block(w->book, "node1", true); /* R11: between proposal and decision */
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w);
+	assert_int_equal(w->grants, 0);
+}
+
+static void test_other_start(void **state)
+{
+	struct world *w = *state;
+
+	lease_request(w->book, "node1", core_bytes(9).data, 1); /* the rows know start 1 */
+	lease_round(w->book, take, w);
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w);
+	assert_int_equal(w->grants, 0);
+}
+
+static void test_expiry(void **state)
+{
+	struct world *w = *state;
+
+	lease_health(w->book, w->core.db, take, w);
+	assert_int_equal(w->n_health, 0);
+	assert_int_equal(lease_left_ms(w->book, "node1"), 30300); /* a new leader: as if renewed, and 1 % */
+	w->now += 30200000;
+	lease_health(w->book, w->core.db, take, w);
+	assert_int_equal(w->n_health, 0);
+	w->now += 200000;
+	lease_health(w->book, w->core.db, take, w);
+	assert_int_equal(w->n_health, 1);
+	assert_string_equal(w->health, "isolated");
+	CORE_BODY(cmd, body, NODE_SESSION, node_session, Drover__CmdNodeSession, drover__cmd_node_session);
+	body.node = (char *)"node1";
+	body.boot_id = core_bytes(1);
+	body.start_id = core_bytes(1);
+	core_apply(&w->core, &cmd);
+	lease_health(w->book, w->core.db, take, w);
+	assert_string_equal(w->health, "down");
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_counts_from_sending),
-					   cmocka_unit_test(test_refusals), cmocka_unit_test(test_budget)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_grant, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_blocked, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_other_start, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_expiry, setup, teardown),
+	};
 
-	return cmocka_run_group_tests_name("lease", tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }
