@@ -279,7 +279,8 @@ static void fact_destination(struct apply *a, const Drover__MoveFact *f, const s
 		(uint64_t)f->attempt);
 }
 
-/* assigned -> preparing -> copying -> switching, as the phases tell. Small VMs hold the token before they copy. */
+/* assigned -> preparing -> copying -> switching, as the phases tell. Small VMs hold the token before they
+ * copy. */
 static void advance(struct apply *a, uint64_t move_id, uint32_t attempt)
 {
 	struct move_row move;
@@ -389,7 +390,8 @@ void apply_move_switch(struct apply *a, const Drover__CmdMoveSwitch *c)
 		a->out->changed = true;
 		return;
 	}
-	if (t.src_phase < DROVER__MOVE_PHASE__SRC_CONNECTING || t.src_phase > DROVER__MOVE_PHASE__SRC_COMPLETING) {
+	if (t.src_phase < DROVER__MOVE_PHASE__SRC_CONNECTING ||
+	    t.src_phase > DROVER__MOVE_PHASE__SRC_COMPLETING) {
 		apply_refuse(a, DR_EREFUSED, "move %llu is %s", (unsigned long long)c->move, move.state);
 		return;
 	}

@@ -251,7 +251,8 @@ static void pending_try(struct server *s, struct pending *p)
 
 	p->again_us = env_now_us(s->env) + SERVER_FORWARD_US;
 	/* The first member has only just begun to talk to corosync. */
-	if (!s->transport->quorate(s->transport) && p->request->verb_case == DROVER__REQUEST__VERB_CLUSTER_INIT)
+	if (!s->transport->quorate(s->transport) &&
+	    p->request->verb_case == DROVER__REQUEST__VERB_CLUSTER_INIT)
 		return;
 	if (!s->transport->quorate(s->transport)) {
 		pending_refuse(s, p, DR_ENOQUORUM,

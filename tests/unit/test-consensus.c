@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -169,10 +170,11 @@ static void member_start(struct cluster *c, unsigned i, uint64_t id, bool bootst
 	};
 
 	if (m->dir[0] == '\0') {
-		snprintf(m->dir, sizeof(m->dir), "%s/m%llu", c->dir, (unsigned long long)id);
-		char command[128];
-		snprintf(command, sizeof(command), "mkdir -p %s", m->dir);
-		assert_int_equal(system(command), 0);
+		char dir[sizeof(c->dir)];
+
+		memcpy(dir, c->dir, sizeof(dir));
+		snprintf(m->dir, sizeof(m->dir), "%s/m%llu", dir, (unsigned long long)id);
+		assert_int_equal(mkdir(m->dir, 0700), 0);
 	}
 	m->cluster = c;
 	m->id = id;
