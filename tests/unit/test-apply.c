@@ -246,7 +246,7 @@ static void test_limits(void **state)
 			    0);
 	}
 	for (int i = 0; i < 4; i++) {
-		snprintf(name, sizeof(name), "vm%d", i + 1);
+		snprintf(name, sizeof(name), "vm%c", '1' + i);
 		assert_int_equal(core_move_create(c, name, ""), 0);
 		id[i] = c->last.object_id;
 	}
@@ -302,6 +302,8 @@ static void test_token(void **state)
 						     DROVER__MOVE_PHASE__SRC_COPYING, "", 1),
 				 0);
 	assert_int_equal(core_apply(c, &cmd), 0);
+	assert_string_equal(core_move(c, a).state, "copying"); /* held, and not used yet */
+	assert_int_equal(core_src(c, "node1", 1, a, 1, DROVER__MOVE_PHASE__SRC_SWITCHING), 0);
 	assert_string_equal(core_move(c, a).state, "switching");
 	body.move = b;
 	assert_int_equal(core_apply(c, &cmd), 6); /* one holder per link */

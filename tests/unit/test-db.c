@@ -143,62 +143,13 @@ static void clean_one(struct core *c)
 			 DROVER__MOVE_PHASE__PHASE_GONE);
 }
 
-static void random_command(struct core *c)
+/* Something about a move that exists. */
+static void random_move_command(struct core *c, uint64_t id, uint8_t n)
 {
 	static const char *const nodes[] = {"node1", "node2", "node3"};
-	char vm[8];
-	uint8_t n = (uint8_t)(rnd(3) + 1);
-	uint64_t id =
-		db_get_u64(c->db,
-			   "SELECT id FROM move ORDER BY state IN ('done', 'failed', 'cancelled'), id DESC"
-			   " LIMIT 1 OFFSET ?",
-			   "i", (int)rnd(3));
 	struct move_row move;
 	struct vm_row row;
 
-	snprintf(vm, sizeof(vm), "vm%u", rnd(6));
-	if (rnd(5) == 0)
-		clean_one(c);
-	switch (rnd(11)) {
-	case 0:
-		core_vm_add(c, vm, (uint8_t)(100 + vm[2]), nodes[rnd(3)], (64 + rnd(400)) * MIB, rnd(3000));
-		return;
-	case 1:
-		if (rows_vm(c->db, vm, &row))
-			core_vm_start(c, vm, nodes[rnd(3)]);
-		return;
-	case 2:
-	case 3:
-		if (rows_vm(c->db, vm, &row))
-			core_vm_fact(c, nodes[n - 1], n, vm, row.generation,
-				     rnd(3) != 0 ? DROVER__VM_STATE__VM_RUNNING : (Drover__VmState)rnd(7));
-		return;
-	case 4:
-		core_move_create(c, vm, rnd(2) != 0 ? nodes[rnd(3)] : "");
-		return;
-	case 5:
-		if (rnd(6) == 0)
-			core_drain(c, nodes[rnd(3)]);
-		return;
-	case 6: {
-		CORE_BODY(cmd, body, DRAIN_STATE, drain_state, Drover__CmdDrainState,
-			  drover__cmd_drain_state);
-		body.drain =
-			db_get_u64(c->db, "SELECT max(id) FROM drain WHERE id > 0 HAVING max(id) > 0", "");
-		body.to = (char *)(rnd(2) != 0 ? "cancelled" : "done");
-		core_apply(c, &cmd);
-		return;
-	}
-	case 7: {
-		CORE_BODY(cmd, body, NODE_ADMIN, node_admin, Drover__CmdNodeAdmin, drover__cmd_node_admin);
-		body.node = (char *)(uintptr_t)nodes[rnd(3)];
-		body.paused = rnd(4) == 0;
-		core_apply(c, &cmd);
-		return;
-	}
-	default:
-		break;
-	}
 	if (id == 0 || !rows_move(c->db, id, &move))
 		return;
 	if (strcmp(move.state, "queued") == 0) {
@@ -253,6 +204,64 @@ static void random_command(struct core *c)
 			return;
 		}
 	}
+}
+
+static void random_command(struct core *c)
+{
+	static const char *const nodes[] = {"node1", "node2", "node3"};
+	char vm[8];
+	uint8_t n = (uint8_t)(rnd(3) + 1);
+	uint64_t id =
+		db_get_u64(c->db,
+			   "SELECT id FROM move ORDER BY state IN ('done', 'failed', 'cancelled'), id DESC"
+			   " LIMIT 1 OFFSET ?",
+			   "i", (int)rnd(3));
+	struct vm_row row;
+
+	snprintf(vm, sizeof(vm), "vm%u", rnd(6));
+	if (rnd(5) == 0)
+		clean_one(c);
+	switch (rnd(11)) {
+	case 0:
+		core_vm_add(c, vm, (uint8_t)(100 + vm[2]), nodes[rnd(3)], (64 + rnd(400)) * MIB, rnd(3000));
+		return;
+	case 1:
+		if (rows_vm(c->db, vm, &row))
+			core_vm_start(c, vm, nodes[rnd(3)]);
+		return;
+	case 2:
+	case 3:
+		if (rows_vm(c->db, vm, &row))
+			core_vm_fact(c, nodes[n - 1], n, vm, row.generation,
+				     rnd(3) != 0 ? DROVER__VM_STATE__VM_RUNNING : (Drover__VmState)rnd(7));
+		return;
+	case 4:
+		core_move_create(c, vm, rnd(2) != 0 ? nodes[rnd(3)] : "");
+		return;
+	case 5:
+		if (rnd(6) == 0)
+			core_drain(c, nodes[rnd(3)]);
+		return;
+	case 6: {
+		CORE_BODY(cmd, body, DRAIN_STATE, drain_state, Drover__CmdDrainState,
+			  drover__cmd_drain_state);
+		body.drain =
+			db_get_u64(c->db, "SELECT max(id) FROM drain WHERE id > 0 HAVING max(id) > 0", "");
+		body.to = (char *)(rnd(2) != 0 ? "cancelled" : "done");
+		core_apply(c, &cmd);
+		return;
+	}
+	case 7: {
+		CORE_BODY(cmd, body, NODE_ADMIN, node_admin, Drover__CmdNodeAdmin, drover__cmd_node_admin);
+		body.node = (char *)(uintptr_t)nodes[rnd(3)];
+		body.paused = rnd(4) == 0;
+		core_apply(c, &cmd);
+		return;
+	}
+	default:
+		break;
+	}
+	random_move_command(c, id, n);
 }
 
 /* core_apply compares the kept digest with the full one after every command; a second state fed with a
