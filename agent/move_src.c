@@ -407,6 +407,13 @@ static void src_copying(struct move *m)
 		move_crash_point(m, "migrate");
 	}
 	path_next(m);
+	if (!m->restored && m->answers[MOVE_QMP_MIGRATE] != MOVE_ANSWER_OK) {
+		/* Until `migrate` is answered, QEMU speaks of an earlier migration: the one by which the VM came
+		 * here, or an attempt that was given up. */
+		m->mig = MOVE_MIG_UNKNOWN;
+		gave_up(m);
+		return;
+	}
 	switch (m->mig) {
 	case MOVE_MIG_NONE:
 		if (m->restored)
