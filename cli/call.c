@@ -5,8 +5,9 @@
 
 #include "common/units.h"
 
-#define RETRY_PAUSE_MS	200
-#define ANSWER_GRACE_MS 500 /* the coordinator's own "timeout" answer may still be on its way */
+#define RETRY_PAUSE_MS	  200
+#define LOST_NOTE_ATTEMPT 15
+#define ANSWER_GRACE_MS	  500 /* the coordinator's own "timeout" answer may still be on its way */
 
 static int address_add(struct cli *cli, const char *address)
 {
@@ -103,6 +104,13 @@ static int timed_out(struct cli *cli, bool maybe_sent, struct dr_error *err)
 			    text);
 }
 
+/* Once, after some seconds without anybody: --wait goes on, but its user should know. */
+static void lost_note(struct cli *cli, unsigned attempt, const struct dr_error *why)
+{
+	if (attempt == LOST_NOTE_ATTEMPT && !cli->json)
+		fprintf(cli->err, "drover: %s (still trying)\n", why->text);
+}
+
 int call_request(struct cli *cli, Drover__Request *req, bool mutating, uint64_t deadline_ms,
 		 Drover__Response **resp, struct dr_error *err)
 {
@@ -128,8 +136,10 @@ int call_request(struct cli *cli, Drover__Request *req, bool mutating, uint64_t 
 		if (!cli->connected)
 			rc = open_any(cli, patience, &why);
 		if (rc < 0) {
-			if (cli->ever_connected && why.code != DR_EAUTH)
+			if (cli->ever_connected && why.code != DR_EAUTH) {
+				lost_note(cli, attempt, &why);
 				continue;
+			}
 			return dr_error_set(err, why.code, "%s", why.text);
 		}
 		req->timeout_ms = patience - now;

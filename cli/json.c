@@ -97,9 +97,12 @@ static json_t *read_answer(const Drover__Response *resp, const char *key, json_t
 static json_t *coordinator(const Drover__CoordinatorRow *c)
 {
 	json_t *o = json_object();
+	char member[24];
 
+	/* 64 random bits: more than a double, which many JSON readers use, holds. */
+	snprintf(member, sizeof(member), "%" PRIu64, c->member);
 	put_text(o, "name", c->name);
-	put_number(o, "member", c->member);
+	put_text(o, "member", member);
 	put_text(o, "state", c->state);
 	put_number(o, "index", c->index);
 	put_hex(o, "digest", c->digest);
