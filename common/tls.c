@@ -13,6 +13,8 @@
 /* AES-128: 25 % less work per byte than AES-256 and as far out of reach. */
 #define CIPHERSUITE "TLS_AES_128_GCM_SHA256"
 static const unsigned char ciphersuite_id[] = {0x13, 0x01};
+/* The key is no session that grows old: OpenSSL would refuse it 5 minutes after it was set up. */
+#define KEY_LIFE_S INT32_MAX
 
 struct tls_psk {
 	SSL_CTX *ctx;
@@ -59,7 +61,8 @@ static SSL_SESSION *make_session(SSL_CTX *ctx, const uint8_t key[TLS_KEY_SIZE])
 	if (session == NULL || cipher == NULL ||
 	    SSL_SESSION_set1_master_key(session, key, TLS_KEY_SIZE) != 1 ||
 	    SSL_SESSION_set_cipher(session, cipher) != 1 ||
-	    SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) != 1) {
+	    SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) != 1 ||
+	    SSL_SESSION_set_timeout(session, KEY_LIFE_S) != 1) {
 		SSL_SESSION_free(session);
 		session = NULL;
 	}

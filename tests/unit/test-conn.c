@@ -305,6 +305,29 @@ static void test_tls_talk(void **state)
 	assert_non_null(strstr(conn_peer_name(served[0].conn), "127.0.0.1:"));
 }
 
+static time_t time_shift_s;
+
+/* OpenSSL asks this for the age of what it calls sessions. */
+time_t time(time_t *t)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	now.tv_sec += time_shift_s;
+	if (t != NULL)
+		*t = now.tv_sec;
+	return now.tv_sec;
+}
+
+static void test_tls_years_later(void **state)
+{
+	(void)state;
+	listen_tls(key, "cluster");
+	time_shift_s = (time_t)20 * 366 * 24 * 3600;
+	talk();
+	time_shift_s = 0;
+}
+
 static bool big_came(void)
 {
 	return client.bytes == 4 * (FRAME_LENGTH_MAX - 64);
@@ -721,6 +744,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(test_unix_talk),
 		CASE(test_tls_talk),
+		CASE(test_tls_years_later),
 		CASE(test_unix_big_frames),
 		CASE(test_tls_big_frames),
 		CASE(test_wrong_key),
