@@ -100,6 +100,7 @@ int move_enter(struct move *m, Drover__MovePhase phase, const char *why)
 		}
 	}
 	fsm_change(&m->fsm, (unsigned)phase, why);
+	m->entered_here = true;
 	m->env->dirty(m->env);
 	move_crash_point(m, NULL);
 	return 0;
@@ -490,6 +491,8 @@ static bool absorb(struct move *m, const struct move_event *ev)
 		take_order(m, ev->order);
 		return true;
 	case MOVE_EV_QEMU_UP:
+		if (m->qemu == MOVE_QEMU_DEAD)
+			return false; /* was on its way when it ended */
 		m->qemu = MOVE_QEMU_UP;
 		memset(m->seq, 0, sizeof(m->seq)); /* a new connection answers no old question */
 		return true;
@@ -505,8 +508,9 @@ static bool absorb(struct move *m, const struct move_event *ev)
 		take_mig(m, ev->mig);
 		return true;
 	case MOVE_EV_RELAY_UP:
-		if (m->relay != MOVE_RELAY_QUITTING)
-			m->relay = MOVE_RELAY_UP;
+		if (m->relay == MOVE_RELAY_DEAD || m->relay == MOVE_RELAY_QUITTING)
+			return false;
+		m->relay = MOVE_RELAY_UP;
 		if (ev->channels > 0)
 			m->channel = MOVE_CHANNEL_UP;
 		return true;

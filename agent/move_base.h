@@ -83,6 +83,7 @@ struct move {
 	struct move_record rec;
 	struct move_timer_slot timers[MOVE_TIMER_N];
 	uint64_t seq[MOVE_QMP_N]; /* of the request that is under way; 0 = none */
+	bool entered_here;	  /* the present phase was entered since the agent started */
 	bool restored;		  /* made from the store: nothing that was under way is known */
 
 	/* What is known of the world. */

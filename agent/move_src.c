@@ -477,7 +477,7 @@ static void src_completing(struct move *m)
 		src_stopped(m, 0);
 	if (!qemu_ready(m))
 		return;
-	if (!m->restored && m->answers[MOVE_QMP_MIGRATE_CONTINUE] == MOVE_ANSWER_NOT_ASKED) {
+	if (m->entered_here && m->answers[MOVE_QMP_MIGRATE_CONTINUE] == MOVE_ANSWER_NOT_ASKED) {
 		move_once(m, MOVE_QMP_MIGRATE_CONTINUE, NULL);
 		move_crash_point(m, "continue");
 	}
@@ -494,7 +494,7 @@ static void src_completing(struct move *m)
 		move_poll(m, MOVE_QMP_QUERY_MIGRATE, MOVE_POLL_STOPPED_MS);
 		return;
 	case MOVE_MIG_PRE_SWITCHOVER:
-		if (m->restored)
+		if (!m->entered_here)
 			move_fail(m, DR_EFAILED, false,
 				  "the source's agent restarted while the VM was stopped");
 		else

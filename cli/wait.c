@@ -304,7 +304,8 @@ static int finish(struct wait *w, const Drover__Response *resp, enum wait_end en
 			     resp->drains[0]->error[0] != '\0' ? resp->drains[0]->error
 							       : "see the moves above");
 	else if (w->what == WAIT_MOVE)
-		dr_error_set(&err, DR_EFAILED, "move %" PRIu64 " of %s ended %s%s%s", resp->moves[0]->id,
+		dr_error_set(&err, resp->moves[0]->exit == DR_EREFUSED ? DR_EREFUSED : DR_EFAILED,
+			     "move %" PRIu64 " of %s ended %s%s%s", resp->moves[0]->id,
 			     resp->moves[0]->vm, resp->moves[0]->state,
 			     resp->moves[0]->error[0] != '\0' ? ": " : "", resp->moves[0]->error);
 	else

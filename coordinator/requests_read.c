@@ -285,6 +285,8 @@ void read_move_row(struct db *db, const struct volatile_view *view, const struct
 	row->started_utc_us = move->started_utc_us;
 	row->ended_utc_us = move->ended_utc_us;
 	msg_set(&row->error, move->error);
+	if (strcmp(move->state, "failed") == 0)
+		row->exit = move->exit;
 	add_attempt(db, view, move, row);
 	msg_push(&r->moves, &r->n_moves, row);
 }
