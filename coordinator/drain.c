@@ -16,6 +16,10 @@
 #define AWAY_US	      (60 * SECOND)
 #define SHUTDOWN_US   (300 * SECOND)
 #define BACKOFF_MAX_S 8u
+#define TRIM_EVERY_US (60 * SECOND)
+#define KEEP_REQUESTS 4096u
+#define KEEP_EVENTS   8192u
+#define KEEP_MOVES    2048u
 
 struct drain_scheduler *drain_scheduler_new(struct env *env)
 {
@@ -212,7 +216,10 @@ static void choose(struct pass *p, struct memo *m, const struct move_row *move, 
 	} else if (ret == -DR_EREFUSED) {
 		if (m->no_target_us == 0)
 			m->no_target_us = p->now;
-		if (p->now - m->no_target_us >= (choice.waits ? AWAY_US : NO_TARGET_US))
+		/* After a refusal by a host nothing is to be waited for. */
+		if (p->now - m->no_target_us >= (choice.waits	      ? AWAY_US
+						 : move->failures > 0 ? 0
+								      : NO_TARGET_US))
 			drain_fail_move(p, m, move, DR_EREFUSED, "no target: %s", choice.why);
 	} else {
 		m->no_target_us = 0;
@@ -370,6 +377,38 @@ static void decide_drain(struct pass *p, const struct drain_row *drain)
 		drain_state(p, drain, "done", "");
 }
 
+/* ---------------------------------------------------------------- records of the past */
+
+/* The index before which all but the newest `keep` records may go; 0: there are not more by a quarter. */
+static uint64_t trim_index(struct pass *p, const char *sql, unsigned keep)
+{
+	if (db_get_u64(p->db, sql, "u", (uint64_t)(keep + keep / 4)) == 0)
+		return 0;
+	return db_get_u64(p->db, sql, "u", (uint64_t)keep);
+}
+
+/* Keeps the state small: SQLite tables, snapshots and the digest's cost grow with it. */
+static void trim(struct pass *p)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdTrim body = DROVER__CMD_TRIM__INIT;
+
+	if (p->now < p->s->trim_us)
+		return;
+	p->s->trim_us = p->now + TRIM_EVERY_US;
+	body.requests_before_index =
+		trim_index(p, "SELECT idx FROM request ORDER BY idx DESC LIMIT 1 OFFSET ?", KEEP_REQUESTS);
+	body.events_before_index =
+		trim_index(p, "SELECT idx FROM event ORDER BY idx DESC LIMIT 1 OFFSET ?", KEEP_EVENTS);
+	body.moves_before_index =
+		trim_index(p, "SELECT id FROM move ORDER BY id DESC LIMIT 1 OFFSET ?", KEEP_MOVES);
+	if (body.requests_before_index == 0 && body.events_before_index == 0 && body.moves_before_index == 0)
+		return;
+	cmd.body_case = DROVER__COMMAND__BODY_TRIM;
+	cmd.trim = &body;
+	p->emit(p->data, &cmd);
+}
+
 /* ---------------------------------------------------------------- one pass */
 
 static void forget_ended(struct drain_scheduler *s)
@@ -399,6 +438,7 @@ static void note_state(struct pass *p, const struct move_row *move)
 	m->proposed = false;
 	m->pending = false;
 	m->no_target_us = 0;
+	m->released_us = 0;
 }
 
 void drain_decide(struct drain_scheduler *s, struct db *db, const struct volatile_view *view,
@@ -439,5 +479,6 @@ void drain_decide(struct drain_scheduler *s, struct db *db, const struct volatil
 		drain_memo(s, DRAIN_MEMO | drain.id)->seen = true;
 		decide_drain(&p, &drain);
 	}
+	trim(&p);
 	forget_ended(s);
 }

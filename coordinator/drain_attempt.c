@@ -56,9 +56,13 @@ static void abort_with(struct pass *p, struct memo *m, const struct attempt_row 
 	drain_emit(p, m, &cmd, t->attempt);
 }
 
-/* Another try, until the attempts are used up. */
+/* Another try, until the attempts are used up. A VM that is off by now goes on offline, whatever happened. */
 static Drover__CmdMoveAbort__Outcome retry_or_fail(struct pass *p, const struct move_row *move, bool fatal)
 {
+	struct vm_row vm;
+
+	if (rows_vm(p->db, move->vm, &vm) && rows_vm_off(&vm))
+		return DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY;
 	if (fatal || move->failures + 1 >= rows_limit(p->db, "cluster", "", "drain_attempts"))
 		return DROVER__CMD_MOVE_ABORT__OUTCOME__FAIL;
 	return DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY;
@@ -154,6 +158,36 @@ static bool abort_on_time(struct pass *p, struct memo *m, const struct move_row 
 	return true;
 }
 
+/*
+ * The source gave its word and its VM stands still, but the destination's word does not come: it would have
+ * come with the source's. SAFETY R29: no wait of a stopped VM is longer than max(3 × blackout, 1 s).
+ */
+static bool abort_on_silence(struct pass *p, struct memo *m, const struct move_row *move,
+			     const struct attempt_row *t)
+{
+	Drover__VmSpec *spec;
+	uint64_t blackout_ms;
+	uint64_t bound_us;
+
+	if (t->src_phase != DROVER__MOVE_PHASE__SRC_RELEASED) {
+		m->released_us = 0;
+		return false;
+	}
+	if (m->released_us == 0)
+		m->released_us = p->now;
+	spec = rows_spec(p->db, t->vm);
+	blackout_ms = spec != NULL ? spec->blackout_ms : 0;
+	drover__vm_spec__free_unpacked(spec, NULL);
+	if (blackout_ms == 0)
+		blackout_ms = rows_limit(p->db, "cluster", "", "blackout_ms");
+	bound_us = 3 * blackout_ms * 1000 > SECOND ? 3 * blackout_ms * 1000 : SECOND;
+	if (p->now - m->released_us < bound_us)
+		return false;
+	abort_with(p, m, t, retry_or_fail(p, move, false), DR_EFAILED,
+		   "%s has not confirmed that it has the whole VM", t->dst);
+	return true;
+}
+
 /* DESIGN §9: moves towards a node that is being emptied are taken back and planned anew. */
 static bool abort_on_drained_target(struct pass *p, struct memo *m, const struct move_row *move,
 				    const struct attempt_row *t)
@@ -231,8 +265,9 @@ void drain_decide_attempt(struct pass *p, const struct move_row *move)
 		commit(p, m, &t);
 		return;
 	}
-	if (abort_on_error(p, m, move, &t) || abort_on_drained_target(p, m, move, &t) ||
-	    abort_on_loss(p, m, move, &t) || abort_on_time(p, m, move, &t))
+	if (abort_on_error(p, m, move, &t) || abort_on_silence(p, m, move, &t) ||
+	    abort_on_drained_target(p, m, move, &t) || abort_on_loss(p, m, move, &t) ||
+	    abort_on_time(p, m, move, &t))
 		return;
 	give_token(p, m, &t);
 }

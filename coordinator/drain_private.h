@@ -27,7 +27,8 @@ struct memo {
 	uint64_t no_target_us; /* since when there is no target; 0: there is one */
 	uint64_t src_lost_us;
 	uint64_t dst_lost_us;
-	uint64_t progress; /* bytes seen */
+	uint64_t released_us; /* when this leader first saw the source's word; 0: not yet */
+	uint64_t progress;    /* bytes seen */
 	uint64_t progress_us;
 };
 
@@ -36,6 +37,7 @@ struct drain_scheduler {
 	struct memo *memos;
 	size_t n_memos;
 	size_t room;
+	uint64_t trim_us; /* when the records are looked at next */
 };
 
 /* One call of drain_decide. */

@@ -59,7 +59,8 @@ static void check_networks(struct db *db, Drover__Response *r)
 				msg_printf("carries a corosync link, rank %llu",
 					   (unsigned long long)db_u64(&rows, 7)),
 				"a copy that fills it delays the cluster's own messages",
-				msg_printf("drover limit set --network %s --bandwidth 50%% of its rate, or "
+				msg_printf("drover limit set --network %s --bandwidth RATE (half of the "
+					   "link's), or "
 					   "drover network exclude %s",
 					   name, name));
 		if (db_u64(&rows, 3) != db_u64(&rows, 4))

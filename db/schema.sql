@@ -23,6 +23,7 @@ CREATE TABLE request (
 	object_id INTEGER NOT NULL,
 	object_name TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX request_idx ON request (idx);
 
 CREATE TABLE event (
 	idx INTEGER NOT NULL,

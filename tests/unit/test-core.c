@@ -422,6 +422,57 @@ static void test_cancel_in_the_middle(void **state)
 	assert_true(owned(w, "node1") > 0);
 }
 
+/* The destination dies between the source's word and its own: the VM stands still no longer than 1 s. */
+static void test_silent_destination(void **state)
+{
+	struct world *w = *state;
+	struct attempt_row t = {0};
+	uint64_t id;
+
+	for (int i = 2; i <= 6; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "vm%c", '0' + i);
+		core_vm_fact(&w->core, "node1", 1, name, core_vm(&w->core, name).generation,
+			     DROVER__VM_STATE__VM_STOPPED);
+	}
+	assert_int_equal(core_move_create(&w->core, "vm1", "node2"), 0);
+	id = w->core.last.object_id;
+	for (int i = 0; i < 100 && t.src_phase < DROVER__MOVE_PHASE__SRC_COPYING; i++) {
+		turn(w);
+		rows_attempt(w->core.db, id, 1, &t);
+	}
+	w->agents[1].dead = true; /* its session is not noticed as lost yet */
+	for (int i = 0; i < 100 && t.src_phase < DROVER__MOVE_PHASE__SRC_RELEASED; i++) {
+		turn(w);
+		rows_attempt(w->core.db, id, 1, &t);
+	}
+	assert_int_equal(t.decision, DROVER__MOVE_DECISION__DECISION_NONE);
+	for (int i = 0; i < 12; i++)
+		turn(w);
+	rows_attempt(w->core.db, id, 1, &t);
+	assert_int_equal(t.decision, DROVER__MOVE_DECISION__DECISION_ABORT);
+	assert_true(t.src_gone);
+	assert_string_equal(core_vm(&w->core, "vm1").owner, "node1");
+}
+
+static void test_trim(void **state)
+{
+	struct world *w = *state;
+
+	db_begin(w->core.db);
+	for (uint64_t i = 0; i < 12000; i++)
+		db_exec(w->core.db,
+			"INSERT INTO event (idx, seq, utc_us, kind, node, vm, move, drain, text)"
+			" VALUES (?, ?, 0, 'test', '', '', 0, 0, '')",
+			"uu", i / 2, 100 + i % 2);
+	assert_int_equal(db_commit(w->core.db), 0);
+	w->core.index = 20000;
+	w->now += 61000000;
+	turn(w);
+	assert_in_range(db_get_u64(w->core.db, "SELECT count(*) FROM event", ""), 8000, 8400);
+}
+
 static void test_no_target(void **state)
 {
 	struct world *w = *state;
@@ -451,6 +502,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_new_leader_in_the_middle, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cancel_in_the_middle, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_target, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_silent_destination, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_trim, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
