@@ -246,6 +246,10 @@ static void on_close(struct conn *conn, const struct dr_error *why, void *data)
 
 	(void)conn;
 	s->conn = NULL; /* it frees itself after this callback */
+	if (why->code == DR_EAUTH) { /* the key file may have been replaced by init or join: read it again */
+		tls_psk_free(s->psk);
+		s->psk = NULL;
+	}
 	lose(s, why->text);
 }
 
