@@ -487,6 +487,7 @@ static json_t *move(const Drover__MoveRow *m)
 	put_time(o, "started", m->started_utc_us);
 	put_time(o, "ended", m->ended_utc_us);
 	put_text_or_null(o, "error", m->error);
+	put_number_or_null(o, "exit", m->exit);
 	put_number(o, "bytes_total", m->bytes_total);
 	put_number(o, "bytes_remaining", m->bytes_remaining);
 	put_number(o, "rate", m->rate);

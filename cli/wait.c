@@ -276,46 +276,85 @@ static void progress(struct wait *w, const Drover__Response *resp, bool last)
 	}
 }
 
-/* The result as text or JSON; failures with their reasons on stderr. */
+/* Why it did not end well, with the exit status that stands for it. */
+static void failure(const struct wait *w, const Drover__Response *resp, struct dr_error *err)
+{
+	if (w->what == WAIT_DRAIN) {
+		const Drover__DrainRow *d = resp->drains[0];
+
+		dr_error_set(err, DR_EFAILED, "drain %" PRIu64 " of %s ended %s: %s", d->id, d->node,
+			     d->state, d->error[0] != '\0' ? d->error : "see its moves");
+	} else if (w->what == WAIT_MOVE) {
+		const Drover__MoveRow *m = resp->moves[0];
+
+		dr_error_set(err, m->exit == DR_EREFUSED ? DR_EREFUSED : DR_EFAILED,
+			     "move %" PRIu64 " of %s ended %s%s%s", m->id, m->vm, m->state,
+			     m->error[0] != '\0' ? ": " : "", m->error);
+	} else {
+		const Drover__VmRow *v = resp->vms[0];
+
+		dr_error_set(err, DR_EFAILED, "VM %s is %s%s%s", v->name, v->state,
+			     v->error[0] != '\0' ? ": " : "", v->error);
+	}
+}
+
+/* "vm3: reason" of each move of a drain that failed. */
+static char **failed_moves(const struct wait *w, const Drover__Response *resp, size_t *n)
+{
+	struct arena *arena = &w->cli->arena;
+	char **texts = NULL;
+
+	*n = 0;
+	for (size_t i = 0; i < resp->n_moves && w->what == WAIT_DRAIN; i++) {
+		const Drover__MoveRow *m = resp->moves[i];
+
+		if (!is(m->state, "failed"))
+			continue;
+		texts = arena_grow(arena, texts, *n, arena_printf(arena, "%s: %s", m->vm, m->error));
+		(*n)++;
+	}
+	return texts;
+}
+
+static void result_show(struct wait *w, const Drover__Response *resp)
+{
+	FILE *out = w->cli->out;
+
+	if (resp->n_moves == 0)
+		return;
+	if (w->cli->out_tty && w->lines > 0)
+		fprintf(out, "\033[%uA\033[J", w->lines);
+	if (w->what == WAIT_DRAIN)
+		show_drain(out, w->p, resp);
+	else
+		show_move(out, w->p, resp);
+}
+
+/* The result as text or JSON; a failure with its reasons. */
 static int finish(struct wait *w, const Drover__Response *resp, enum wait_end end)
 {
 	struct dr_error err = DR_ERROR_INIT;
 	struct cli *cli = w->cli;
+	size_t n_failed = 0;
+	char **failed = failed_moves(w, resp, &n_failed);
+	json_t *object, *error;
 
-	if (cli->json) {
-		cli_print_json(cli, w->what == WAIT_DRAIN  ? json_drain_show(w->p, resp)
-				    : w->what == WAIT_MOVE ? json_move_show(w->p, resp)
-							   : json_vm_show(w->p, resp));
-		return end == WAIT_WELL ? DR_OK : DR_EFAILED;
+	if (end != WAIT_WELL)
+		failure(w, resp, &err);
+	if (!cli->json) {
+		result_show(w, resp);
+		return end == WAIT_WELL ? DR_OK : cli_fail(cli, &err, failed, n_failed);
 	}
-	if (resp->n_moves > 0) {
-		if (cli->out_tty && w->lines > 0)
-			fprintf(cli->out, "\033[%uA\033[J", w->lines);
-		if (w->what == WAIT_DRAIN)
-			show_drain(cli->out, w->p, resp);
-		else
-			show_move(cli->out, w->p, resp);
+	object = w->what == WAIT_DRAIN	? json_drain_show(w->p, resp)
+		 : w->what == WAIT_MOVE ? json_move_show(w->p, resp)
+					: json_vm_show(w->p, resp);
+	if (end != WAIT_WELL) {
+		error = json_error(dr_err_exit((int)err.code), err.text, failed, n_failed);
+		json_object_update(object, error);
+		json_decref(error);
 	}
-	if (end == WAIT_WELL)
-		return DR_OK;
-	if (w->what == WAIT_DRAIN)
-		dr_error_set(&err, DR_EFAILED, "drain %" PRIu64 " of %s ended %s: %s", resp->drains[0]->id,
-			     resp->drains[0]->node, resp->drains[0]->state,
-			     resp->drains[0]->error[0] != '\0' ? resp->drains[0]->error
-							       : "see the moves above");
-	else if (w->what == WAIT_MOVE)
-		dr_error_set(&err, resp->moves[0]->exit == DR_EREFUSED ? DR_EREFUSED : DR_EFAILED,
-			     "move %" PRIu64 " of %s ended %s%s%s", resp->moves[0]->id,
-			     resp->moves[0]->vm, resp->moves[0]->state,
-			     resp->moves[0]->error[0] != '\0' ? ": " : "", resp->moves[0]->error);
-	else
-		dr_error_set(&err, DR_EFAILED, "VM %s is %s%s%s", resp->vms[0]->name, resp->vms[0]->state,
-			     resp->vms[0]->error[0] != '\0' ? ": " : "", resp->vms[0]->error);
-	for (size_t i = 0; i < resp->n_moves && w->what == WAIT_DRAIN; i++) {
-		if (is(resp->moves[i]->state, "failed"))
-			fprintf(cli->err, "  %s: %s\n", resp->moves[i]->vm, resp->moves[i]->error);
-	}
-	return cli_fail(cli, &err, NULL, 0);
+	cli_print_json(cli, object);
+	return dr_err_exit((int)err.code);
 }
 
 static int over(struct cli *cli)

@@ -287,6 +287,52 @@ static void test_wait_json(void **state)
 	fake_fini(&f);
 }
 
+static void test_wait_json_failed(void **state)
+{
+	struct fake f;
+	json_t *answer, *error;
+
+	(void)state;
+	polls = 0;
+	last = "failed";
+	fake_init(&f, answer_drain);
+	assert_int_equal(run(&f, "node drain n1 --wait --json"), 1);
+	answer = json_loads(f.out_text, 0, NULL);
+	error = json_object_get(answer, "error");
+	assert_int_equal(json_integer_value(json_object_get(error, "exit")), 1);
+	assert_int_equal(json_array_size(json_object_get(error, "objects")), 2);
+	assert_non_null(json_object_get(answer, "drain"));
+	json_decref(answer);
+	fake_fini(&f);
+}
+
+static void answer_move(struct fake *fake, const Drover__Request *request, Drover__Response *response)
+{
+	static Drover__MoveRow move, *moves[1] = {&move};
+
+	(void)fake;
+	drover__move_row__init(&move);
+	move.id = 9;
+	move.vm = word("v");
+	move.state = word(request->verb_case == DROVER__REQUEST__VERB_LIST ? "failed" : "queued");
+	move.error = word("disk /x is not the same storage on both hosts");
+	move.exit = 6;
+	response->changed = true;
+	response->moves = moves;
+	response->n_moves = 1;
+}
+
+static void test_wait_move_refused(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	fake_init(&f, answer_move);
+	assert_int_equal(run(&f, "vm move v --wait"), 6);
+	assert_non_null(strstr(f.err_text, "not the same storage"));
+	fake_fini(&f);
+}
+
 static void test_wait_view(void **state)
 {
 	struct fake f;
@@ -405,12 +451,20 @@ static void test_complete(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_same_id),	  cmocka_unit_test(test_new_id),
-		cmocka_unit_test(test_deadline),  cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_refusal),	  cmocka_unit_test(test_wait_drain),
-		cmocka_unit_test(test_wait_json), cmocka_unit_test(test_wait_nothing),
-		cmocka_unit_test(test_wait_view), cmocka_unit_test(test_wait_vm),
-		cmocka_unit_test(test_follow),	  cmocka_unit_test(test_complete),
+		cmocka_unit_test(test_same_id),
+		cmocka_unit_test(test_new_id),
+		cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_refusal),
+		cmocka_unit_test(test_wait_drain),
+		cmocka_unit_test(test_wait_json),
+		cmocka_unit_test(test_wait_nothing),
+		cmocka_unit_test(test_wait_view),
+		cmocka_unit_test(test_wait_json_failed),
+		cmocka_unit_test(test_wait_move_refused),
+		cmocka_unit_test(test_wait_vm),
+		cmocka_unit_test(test_follow),
+		cmocka_unit_test(test_complete),
 	};
 
 	return cmocka_run_group_tests(tests, conf_write, conf_remove);
