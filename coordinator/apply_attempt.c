@@ -8,15 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/mutant.h"
 #include "coordinator/apply_private.h"
 #include "coordinator/msg.h"
 
 #define FACT_EVENTS_MAX 16
-
-static void set_move_state(struct apply *a, uint64_t move, const char *state)
-{
-	db_exec(a->db, "UPDATE move SET state = ? WHERE id = ?", "su", state, move);
-}
 
 static void touch_both(struct apply *a, const struct attempt_row *t)
 {
@@ -40,7 +36,7 @@ void attempt_commit(struct apply *a, const struct attempt_row *t)
 		"changed = ?"
 		" WHERE name = ?",
 		"sus", t->dst, a->index, t->vm);
-	set_move_state(a, t->move, "committed");
+	move_change(a, t->move, "committed");
 	touch_both(a, t);
 	apply_event(a, "move", (struct about){.node = t->dst, .vm = t->vm, .move = t->move},
 		    "%s now belongs to %s", t->vm, t->dst);
@@ -53,8 +49,9 @@ void attempt_abort(struct apply *a, const struct attempt_row *t, Drover__CmdMove
 		"UPDATE move_attempt SET decision = 2, outcome = ?, reason = ?, token_held = 0"
 		" WHERE move = ? AND attempt = ?",
 		"isuu", (int)outcome, reason, t->move, (uint64_t)t->attempt);
+	move_change(a, t->move, "cancelling");
 	db_exec(a->db,
-		"UPDATE move SET state = 'cancelling', failures = failures + ?, exit = ?, error = ? WHERE id "
+		"UPDATE move SET failures = failures + ?, exit = ?, error = ? WHERE id "
 		"= ?",
 		"iusu",
 		outcome == DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY ||
@@ -62,6 +59,10 @@ void attempt_abort(struct apply *a, const struct attempt_row *t, Drover__CmdMove
 		(uint64_t)exit, reason, t->move);
 	/* Reports that do not know of the abort yet prove nothing about its remains. */
 	db_exec(a->db, "UPDATE node SET changed = ? WHERE name IN (?, ?)", "uss", a->index, t->src, t->dst);
+	if (DR_MUTANT(slot_by_row))
+		db_exec(a->db,
+			"UPDATE move_attempt SET src_gone = 1, dst_gone = 1 WHERE move = ? AND attempt = ?",
+			"uu", t->move, (uint64_t)t->attempt);
 	touch_both(a, t);
 	apply_event(a, "move", (struct about){.node = t->src, .vm = t->vm, .move = t->move},
 		    "attempt %u of %s to %s is given up: %s", t->attempt, t->vm, t->dst, reason);
@@ -88,7 +89,8 @@ static void settle_abort(struct apply *a, const struct move_row *move, const str
 	switch (t->outcome) {
 	case DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY:
 	case DROVER__CMD_MOVE_ABORT__OUTCOME__REQUEUE:
-		db_exec(a->db, "UPDATE move SET state = 'queued', dst = '' WHERE id = ?", "u", move->id);
+		move_change(a, move->id, "queued");
+		db_exec(a->db, "UPDATE move SET dst = '' WHERE id = ?", "u", move->id);
 		return;
 	case DROVER__CMD_MOVE_ABORT__OUTCOME__FAIL:
 		move_end(a, move, "failed", move->exit != 0 ? move->exit : DR_EFAILED, move->error);
@@ -298,11 +300,11 @@ static void advance(struct apply *a, uint64_t move_id, uint32_t attempt)
 		    t.dst_phase >= DROVER__MOVE_PHASE__DST_PREPARING;
 	switching = copying && t.token_held && t.src_phase >= DROVER__MOVE_PHASE__SRC_SWITCHING;
 	if (switching)
-		set_move_state(a, move_id, "switching");
+		move_change(a, move_id, "switching");
 	else if (copying && (strcmp(move.state, "assigned") == 0 || strcmp(move.state, "preparing") == 0))
-		set_move_state(a, move_id, "copying");
+		move_change(a, move_id, "copying");
 	else if (preparing && strcmp(move.state, "assigned") == 0)
-		set_move_state(a, move_id, "preparing");
+		move_change(a, move_id, "preparing");
 }
 
 void apply_move_fact(struct apply *a, const Drover__CmdMoveFact *c)
@@ -384,7 +386,7 @@ void apply_move_switch(struct apply *a, const Drover__CmdMoveSwitch *c)
 		db_exec(a->db, "UPDATE move_attempt SET token_held = 0 WHERE move = ? AND attempt = ?", "uu",
 			c->move, (uint64_t)c->attempt);
 		if (strcmp(move.state, "switching") == 0)
-			set_move_state(a, c->move, "copying");
+			move_change(a, c->move, "copying");
 		apply_event(a, "move", (struct about){.node = t.src, .vm = t.vm, .move = t.move},
 			    "%s did not converge in its time at the switch-over; it goes on copying", t.vm);
 		a->out->changed = true;

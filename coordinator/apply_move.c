@@ -5,11 +5,51 @@
 #include "coordinator/apply_private.h"
 #include "coordinator/msg.h"
 
+/* The states of a move (DESIGN §7), each with those that may follow. */
+static const struct {
+	const char *from;
+	const char *to[6];
+} transitions[] = {
+	{"queued", {"assigned", "done", "cancelled", "failed"}}, /* done: an offline move takes one command */
+	{"assigned", {"preparing", "copying", "committed", "cancelling"}},
+	{"preparing", {"copying", "switching", "committed", "cancelling"}},
+	{"copying", {"switching", "committed", "cancelling"}},
+	{"switching", {"copying", "committed", "cancelling"}}, /* copying: the token was taken back */
+	{"cancelling", {"queued", "cancelled", "failed"}},
+	{"committed", {"done"}},
+};
+
+static bool may_follow(const char *from, const char *to)
+{
+	for (size_t i = 0; i < sizeof(transitions) / sizeof(transitions[0]); i++) {
+		if (strcmp(transitions[i].from, from) != 0)
+			continue;
+		for (size_t k = 0; k < 6 && transitions[i].to[k] != NULL; k++) {
+			if (strcmp(transitions[i].to[k], to) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+void move_change(struct apply *a, uint64_t id, const char *to)
+{
+	struct move_row move;
+
+	if (!rows_move(a->db, id, &move) || strcmp(move.state, to) == 0)
+		return;
+	if (!may_follow(move.state, to))
+		db_fail(a->db, DR_EBUG, "move %llu can't go from %s to %s", (unsigned long long)id,
+			move.state, to);
+	db_exec(a->db, "UPDATE move SET state = ? WHERE id = ?", "su", to, id);
+}
+
 void move_end(struct apply *a, const struct move_row *move, const char *state, uint32_t exit,
 	      const char *error)
 {
-	db_exec(a->db, "UPDATE move SET state = ?, exit = ?, error = ?, ended_utc_us = ? WHERE id = ?",
-		"susuu", state, (uint64_t)exit, error, a->utc_us, move->id);
+	move_change(a, move->id, state);
+	db_exec(a->db, "UPDATE move SET exit = ?, error = ?, ended_utc_us = ? WHERE id = ?", "usuu",
+		(uint64_t)exit, error, a->utc_us, move->id);
 	db_exec(a->db, "UPDATE vm SET move = 0 WHERE name = ? AND move = ?", "su", move->vm, move->id);
 	apply_event(a, "move",
 		    (struct about){.vm = move->vm, .move = move->id, .drain = move->drain, .node = move->src},
@@ -159,8 +199,9 @@ static void assign_live(struct apply *a, const Drover__CmdMoveAssign *c, const s
 		"uusussusbbs", c->move, (uint64_t)c->attempt, c->vm, c->generation, c->from, c->to,
 		vm->memory, c->mode, c->key.data, c->key.len, bytes, size, c->paths[0]->network);
 	free(bytes);
+	move_change(a, c->move, "assigned");
 	db_exec(a->db,
-		"UPDATE move SET state = 'assigned', kind = 'live', mode = ?, src = ?, dst = ?, attempt = ?, "
+		"UPDATE move SET kind = 'live', mode = ?, src = ?, dst = ?, attempt = ?, "
 		"memory = ?,"
 		" predicted_ms = ?, predicted_blackout_ms = ?, exit = 0, error = '',"
 		" started_utc_us = iif(started_utc_us = 0, ?, started_utc_us) WHERE id = ?",

@@ -63,6 +63,8 @@ void apply_move_cancel(struct apply *a, const Drover__CmdMoveCancel *c);
 /* A queued move of a VM away from its owner; state may be "failed" at once (reason). Returns its id. */
 uint64_t move_insert(struct apply *a, const struct vm_row *vm, const Drover__CmdMoveCreate *c,
 		     const char *failed_why);
+/* The one function that changes a move's state; a change that its table forbids stops the member. */
+void move_change(struct apply *a, uint64_t id, const char *to);
 /* Ends a move's row in a final state. */
 void move_end(struct apply *a, const struct move_row *move, const char *state, uint32_t exit,
 	      const char *error);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/mutant.h"
 #include "coordinator/limits.h"
 
 static bool get_id(struct db_rows *rows, int col, uint8_t id[ROWS_ID])
@@ -375,6 +376,8 @@ bool rows_vm_off(const struct vm_row *vm)
 
 bool rows_both_words(const struct attempt_row *a)
 {
+	if (DR_MUTANT(commit_one_word))
+		return a->dst_phase == DROVER__MOVE_PHASE__DST_COMPLETED;
 	return a->src_phase == DROVER__MOVE_PHASE__SRC_RELEASED &&
 	       a->dst_phase == DROVER__MOVE_PHASE__DST_COMPLETED && !a->src_gone && !a->dst_gone &&
 	       a->dst_error[0] == '\0';

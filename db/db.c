@@ -153,6 +153,11 @@ void db_fail(struct db *db, enum dr_err code, const char *fmt, ...)
 	dr_error_set(&db->failed, code, "%s", text);
 }
 
+void db_fail_nth(struct db *db, unsigned n)
+{
+	db->fail_in = n;
+}
+
 static void fail_sqlite(struct db *db, int rc, const char *sql)
 {
 	enum dr_err code = DR_EIO;
@@ -212,6 +217,8 @@ static sqlite3_stmt *take_statement(struct db *db, const char *sql, bool *own)
 	struct db_statement *s;
 
 	*own = false;
+	if (db->fail_in > 0 && --db->fail_in == 0)
+		db_fail(db, DR_EIO, "state database: failed for a test (%s)", sql);
 	if (db->failed.code != DR_OK)
 		return NULL;
 	s = lookup(db, sql);

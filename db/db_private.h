@@ -33,6 +33,7 @@ struct db {
 	struct db_sum sum_savepoint;
 	bool in_transaction;
 	struct dr_error failed;
+	unsigned fail_in; /* db_fail_nth */
 	EVP_MD *sha256;
 	EVP_MD_CTX *md;
 };

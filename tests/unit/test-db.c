@@ -308,6 +308,52 @@ static void test_random_commands(void **state)
 	core_fini(&copy);
 }
 
+static Drover__Command *drain_command(void)
+{
+	static Drover__Command cmd;
+	static Drover__CmdDrainStart body;
+
+	drover__command__init(&cmd);
+	drover__cmd_drain_start__init(&body);
+	body.node = (char *)"node1";
+	cmd.body_case = DROVER__COMMAND__BODY_DRAIN_START;
+	cmd.drain_start = &body;
+	cmd.version = APPLY_VERSION;
+	cmd.who = (char *)"uid 0";
+	cmd.request_id = core_bytes(50);
+	return &cmd;
+}
+
+/* The n-th statement of a command fails, for every n: the member is told to stop, the state is as before. */
+static void test_fail_every_statement(void **state)
+{
+	struct core c;
+	uint8_t before[DB_DIGEST_SIZE];
+	uint8_t after[DB_DIGEST_SIZE];
+	bool passed = false;
+	unsigned n;
+
+	(void)state;
+	for (n = 1; !passed; n++) {
+		core_init(&c);
+		core_node(&c, "node1", 1);
+		core_vm_run(&c, "vm1", 101, "node1", 1, 64 * MIB, 0);
+		db_digest(c.db, before);
+		db_fail_nth(c.db, n);
+		passed = apply_command(c.db, c.index + 1, drain_command(), &c.last, NULL) == 0;
+		if (!passed) {
+			assert_int_equal(db_failed(c.db, NULL), -DR_EIO);
+			db_digest(c.db, after);
+			assert_memory_equal(before, after, DB_DIGEST_SIZE);
+			assert_int_equal(db_digest_full(c.db, after), 0);
+			assert_memory_equal(before, after, DB_DIGEST_SIZE);
+		}
+		core_fini(&c);
+		assert_true(n < 200);
+	}
+	assert_true(n > 15);
+}
+
 static void test_snapshot_file(void **state)
 {
 	char dir[] = "/tmp/drover-test-db-XXXXXX";
@@ -371,7 +417,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_digest_is_of_content), cmocka_unit_test(test_denied),
 		cmocka_unit_test(test_constraint_is_fatal),  cmocka_unit_test(test_types),
-		cmocka_unit_test(test_random_commands),	     cmocka_unit_test(test_snapshot_file),
+		cmocka_unit_test(test_random_commands),	     cmocka_unit_test(test_fail_every_statement),
+		cmocka_unit_test(test_snapshot_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
