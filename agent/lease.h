@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define LEASE_REQUEST_US   1000000 /* between requests */
+#define LEASE_HURRY_US	   200000  /* between requests while there is no lease */
 #define LEASE_REQUESTS	   64	   /* remembered requests that have no answer */
 #define LEASE_WORD_US	   2000000 /* R2: the source gives its word only with a lease younger than this */
 #define LEASE_DURATION_MAX 600000000ull /* longer grants are cut: they could only be a mistake */

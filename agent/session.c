@@ -178,7 +178,9 @@ static void on_lease_timer(void *data)
 	msg.body_case = DROVER__MSG__BODY_LEASE_REQUEST;
 	msg.lease_request = &req;
 	conn_send(s->conn, &msg);
-	s->timer = env_timer_start(a->env, LEASE_REQUEST_US, on_lease_timer, s);
+	/* Without a lease nothing may start or switch over: ask more often. */
+	s->timer = env_timer_start(a->env, lease_valid(&a->lease, now) ? LEASE_REQUEST_US : LEASE_HURRY_US,
+				   on_lease_timer, s);
 }
 
 static void got_grant(struct session *s, const Drover__LeaseGrant *g)
@@ -245,7 +247,7 @@ static void on_close(struct conn *conn, const struct dr_error *why, void *data)
 	struct session *s = data;
 
 	(void)conn;
-	s->conn = NULL; /* it frees itself after this callback */
+	s->conn = NULL;		     /* it frees itself after this callback */
 	if (why->code == DR_EAUTH) { /* the key file may have been replaced by init or join: read it again */
 		tls_psk_free(s->psk);
 		s->psk = NULL;
