@@ -11,7 +11,7 @@
 #include "common/units.h"
 
 #define POLL_MS	       300
-#define LINE_MS	       1000
+#define LINE_MS	       850   /* with polls every 300 ms: a line a second, nearly */
 #define UNKNOWN_MS     10000 /* a coordinator that lags may not know a new object for a moment */
 #define BAR_WIDTH      24
 #define VIEW_MOVES_MAX 64
