@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "coordinator/apply_private.h"
+#include "coordinator/msg.h"
 
 void apply_refuse(struct apply *a, uint32_t exit, const char *fmt, ...)
 {
@@ -108,37 +109,6 @@ const char *apply_command_name(const Drover__Command *cmd)
 		&drover__command__descriptor, (unsigned)cmd->body_case);
 
 	return cmd->body_case != DROVER__COMMAND__BODY__NOT_SET && field != NULL ? field->name : "?";
-}
-
-/* SAFETY R20: whether this program knows all of a message. */
-static bool known(const ProtobufCMessage *m)
-{
-	if (m->n_unknown_fields > 0)
-		return false;
-	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
-		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
-		const uint8_t *at = (const uint8_t *)m + f->offset;
-
-		if (f->type != PROTOBUF_C_TYPE_MESSAGE)
-			continue;
-		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
-			size_t n = *(const size_t *)(const void *)((const uint8_t *)m + f->quantifier_offset);
-			ProtobufCMessage *const *items = *(ProtobufCMessage *const *const *)(const void *)at;
-
-			for (size_t k = 0; k < n; k++) {
-				if (!known(items[k]))
-					return false;
-			}
-			continue;
-		}
-		if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0 &&
-		    *(const uint32_t *)(const void *)((const uint8_t *)m + f->quantifier_offset) != f->id)
-			continue;
-		if (*(ProtobufCMessage *const *)(const void *)at != NULL &&
-		    !known(*(ProtobufCMessage *const *)(const void *)at))
-			return false;
-	}
-	return true;
 }
 
 /* Returns false for a body that this program does not know. */
@@ -324,7 +294,7 @@ int apply_command(struct db *db, uint64_t index, const Drover__Command *cmd, str
 	struct apply a = {.db = db, .index = index, .utc_us = cmd->utc_us, .cmd = cmd, .out = out};
 
 	memset(out, 0, sizeof(*out));
-	if (cmd->version == 0 || cmd->version > APPLY_VERSION || !known(&cmd->base))
+	if (cmd->version == 0 || cmd->version > APPLY_VERSION || !msg_known(cmd))
 		return dr_error_set(
 			err, DR_EBUG,
 			"log entry %llu needs a newer version of Drover (%u): upgrade this coordinator",

@@ -236,7 +236,7 @@ static void fact_source(struct apply *a, const Drover__MoveFact *f, const struct
 
 	db_exec(a->db,
 		"UPDATE move_attempt SET src_phase = ?, src_gone = ?, token_request = max(token_request, ?),"
-		" token_returned = ?, src_error = iif(src_error = '', ?, src_error),"
+		" token_returned = ?, src_error = iif(src_error = '', substr(?, 1, 500), src_error),"
 		" error_exit = iif(src_error = '' AND dst_error = '', ?, error_exit),"
 		" error_fatal = max(error_fatal, ?) WHERE move = ? AND attempt = ?",
 		"iiuisuiuu", (int)f->phase, gone || t->src_gone, (uint64_t)f->token_request,
@@ -273,7 +273,7 @@ static void fact_destination(struct apply *a, const Drover__MoveFact *f, const s
 
 	db_exec(a->db,
 		"UPDATE move_attempt SET dst_phase = ?, dst_gone = ?, relay_port = iif(? = 0, relay_port, ?),"
-		" dst_error = iif(dst_error = '', ?, dst_error),"
+		" dst_error = iif(dst_error = '', substr(?, 1, 500), dst_error),"
 		" error_exit = iif(src_error = '' AND dst_error = '', ?, error_exit),"
 		" error_fatal = max(error_fatal, ?) WHERE move = ? AND attempt = ?",
 		"iiuusuiuu", (int)f->phase, gone || t->dst_gone, (uint64_t)f->relay_port,

@@ -11,7 +11,7 @@ static const struct {
 	const char *to[6];
 } transitions[] = {
 	{"queued", {"assigned", "done", "cancelled", "failed"}}, /* done: an offline move takes one command */
-	{"assigned", {"preparing", "copying", "committed", "cancelling"}},
+	{"assigned", {"preparing", "copying", "switching", "committed", "cancelling"}},
 	{"preparing", {"copying", "switching", "committed", "cancelling"}},
 	{"copying", {"switching", "committed", "cancelling"}},
 	{"switching", {"copying", "committed", "cancelling"}}, /* copying: the token was taken back */

@@ -112,3 +112,56 @@ bool msg_same(const void *a, const void *b)
 	free(bytes_b);
 	return same;
 }
+
+/* Calls fn for each message within m that is set, until it returns false. */
+static bool each_inner(const ProtobufCMessage *m, bool (*fn)(const void *inner))
+{
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+		const uint8_t *at = (const uint8_t *)m + f->offset;
+		const void *quantifier = (const uint8_t *)m + f->quantifier_offset;
+
+		if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+			size_t n = *(const size_t *)quantifier;
+			void *const *items = *(void *const *const *)(const void *)at;
+
+			for (size_t k = 0; k < n; k++) {
+				if (!fn(items[k]))
+					return false;
+			}
+			continue;
+		}
+		/* In a oneof the quantifier says which one is set. */
+		if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0 && *(const uint32_t *)quantifier != f->id)
+			continue;
+		if (*(void *const *)(const void *)at != NULL && !fn(*(void *const *)(const void *)at))
+			return false;
+	}
+	return true;
+}
+
+bool msg_known(const void *message)
+{
+	const ProtobufCMessage *m = message;
+
+	return m->n_unknown_fields == 0 && each_inner(m, msg_known);
+}
+
+static bool strip_one(const void *message)
+{
+	ProtobufCMessage *m = (ProtobufCMessage *)(uintptr_t)message;
+
+	for (unsigned i = 0; i < m->n_unknown_fields; i++)
+		free(m->unknown_fields[i].data);
+	free(m->unknown_fields);
+	m->unknown_fields = NULL;
+	m->n_unknown_fields = 0;
+	return each_inner(m, strip_one);
+}
+
+void msg_strip(void *message)
+{
+	strip_one(message);
+}

@@ -28,6 +28,15 @@ uint8_t *msg_pack(const void *message, size_t *size);
 /* Whether both have the same packed bytes. */
 bool msg_same(const void *a, const void *b);
 
+/*
+ * Whether this program knows every field in a message and in those within it. A command with an unknown field
+ * stops every member that applies it (SAFETY R20): what comes from newer clients and agents is refused or
+ * stripped before it is proposed.
+ */
+bool msg_known(const void *message);
+/* Drops the unknown fields of a heap message. */
+void msg_strip(void *message);
+
 /* A new message on the heap: MSG_NEW(drover__vm_row, Drover__VmRow). */
 #define MSG_NEW(prefix, type)                                                                                \
 	({                                                                                                   \

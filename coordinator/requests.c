@@ -10,7 +10,8 @@
 #include "coordinator/requests_private.h"
 #include "coordinator/requests_words.h"
 
-#define RANK_MAX 65535
+#define RANK_MAX    65535
+#define REQUEST_MAX 65536u
 
 enum request_class request_class(const Drover__Request *request)
 {
@@ -408,6 +409,12 @@ void request_to_command(struct db *db, struct env *env, const struct volatile_vi
 	a.cmd = MSG_NEW(drover__command, Drover__Command);
 	if (request->id.len != 0 && request->id.len != ROWS_ID)
 		ask_refuse(&a, DR_EUSAGE, "a request's id has 16 bytes");
+	else if (!msg_known(request))
+		ask_refuse(&a, DR_EUSAGE,
+			   "the coordinator does not know a part of that request: it is older than your "
+			   "drover command");
+	else if (drover__request__get_packed_size(request) > REQUEST_MAX)
+		ask_refuse(&a, DR_EUSAGE, "the request is larger than %u bytes", REQUEST_MAX);
 	else if (rows_cluster_incarnation(db) == 0)
 		ask_refuse(&a, DR_EREFUSED, "the cluster is not initialised: run 'drover cluster init'");
 	else

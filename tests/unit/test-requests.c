@@ -307,6 +307,31 @@ static void test_limits(void **state)
 	expect(w, &r, 2, false, "not supported yet");
 }
 
+/* A field that only a newer program knows: refused, not proposed (SAFETY R20). */
+static void test_newer_client(void **state)
+{
+	struct world *w = *state;
+	Drover__VmSpec spec = DROVER__VM_SPEC__INIT;
+	uint8_t bytes[512];
+	size_t size;
+	Drover__VmSpec *newer;
+
+	spec.name = (char *)"new";
+	spec.memory = 64 * MIB;
+	spec.cpus = 1;
+	size = drover__vm_spec__pack(&spec, bytes);
+	memcpy(bytes + size, "\xf8\x07\x01", 3); /* field 127 = 1 */
+	newer = drover__vm_spec__unpack(NULL, size + 3, bytes);
+	assert_non_null(newer);
+	REQUEST(r, body, VM_ADD, vm_add, Drover__VmSpec, drover__vm_spec);
+	(void)body;
+	r.vm_add = newer;
+	expect(w, &r, 2, false, "older than");
+	drover__vm_spec__free_unpacked(newer, NULL);
+	r.vm_add = &spec;
+	expect(w, &r, 0, true, "");
+}
+
 static void test_reads(void **state)
 {
 	struct world *w = *state;
@@ -349,6 +374,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_tcg, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_newer_client, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reads, setup, teardown),
 	};
 
