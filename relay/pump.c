@@ -3,14 +3,14 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define READS_PER_TURN	  4
 #define RECEIVES_PER_TURN 4
 #define SENDS_PER_TURN	  64
-#define ACK_BYTES_MAX	  (1u << 20)  /* delivered at most before an ACK... */
-#define ACK_DELAY_US	  2000	      /* ...or waited */
-#define READ_LEAST	  (64u << 10) /* a window with less room waits */
-#define SLOW_CHUNKS	  20	      /* chunks per second at least, so that small frames never wait long */
+#define ACK_BYTES_MAX	  (1u << 20) /* delivered at most before an ACK... */
+#define ACK_DELAY_US	  2000	     /* ...or waited */
+#define SLOW_CHUNKS	  20	     /* chunks per second at least, so that small frames never wait long */
 
 bool pump_unfinished(struct channel *channel)
 {
@@ -31,13 +31,9 @@ static uint32_t chunk_limit(const struct relay *relay)
 
 bool pump_wants_qemu(struct relay *relay)
 {
-	struct iovec iov[2];
-	size_t least = READ_LEAST < relay->tx.size / 4 ? READ_LEAST : relay->tx.size / 4;
-	int n;
+	void *to;
 
 	if (relay->state != RELAY_RUNNING || relay->qemu_ended || relay->tx.stopped)
-		return false;
-	if (relay->tx.size - (size_t)tx_kept(&relay->tx) < least)
 		return false;
 	/*
 	 * What waits in here when QEMU stops the VM adds to the blackout, so a channel that is full stops the
@@ -45,7 +41,7 @@ bool pump_wants_qemu(struct relay *relay)
 	 */
 	if (relay->active != NULL && tx_waiting(&relay->tx) >= chunk_limit(relay))
 		return false;
-	return tx_room(&relay->tx, chunk_limit(relay), iov, &n) > 0;
+	return tx_room(&relay->tx, chunk_limit(relay), &to) > 0;
 }
 
 static void qemu_ended(struct relay *relay, const char *why)
@@ -63,10 +59,9 @@ static void read_qemu(struct relay *relay)
 	uint32_t limit = chunk_limit(relay);
 
 	for (int i = 0; i < READS_PER_TURN && pump_wants_qemu(relay); i++) {
-		struct iovec iov[2];
-		int n = 0;
-		size_t room = tx_room(&relay->tx, limit, iov, &n);
-		ssize_t got = readv(relay->qemu.fd, iov, n);
+		void *to = NULL;
+		size_t room = tx_room(&relay->tx, limit, &to);
+		ssize_t got = read(relay->qemu.fd, to, room);
 
 		if (got < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
@@ -306,7 +301,7 @@ static void queue_owed(struct relay *relay, struct channel *channel)
 static ssize_t send_piece(struct relay *relay, struct channel *channel, struct dr_error *why)
 {
 	size_t allowed = budget_allowed(&relay->budget, loop_now_us(), &relay->send_at), body = 0;
-	struct iovec iov[3];
+	struct iovec iov[2];
 	int n = 0;
 
 	if (allowed == 0 && channel->tls_retry == 0)
@@ -317,9 +312,13 @@ static ssize_t send_piece(struct relay *relay, struct channel *channel, struct d
 	} else {
 		body = channel->out_pos - CHUNK_HEADER;
 	}
-	/* OpenSSL insists on the same piece again: the budget can't shorten it. */
-	n += tx_pieces(&relay->tx, &channel->out, body, channel->tls_retry != 0 ? SIZE_MAX : allowed,
-		       iov + n);
+	if (body < channel->out.length) {
+		size_t left = channel->out.length - body;
+
+		/* OpenSSL insists on the same piece again: the budget can't shorten it. */
+		iov[n].iov_base = tx_bytes(&relay->tx, &channel->out, body);
+		iov[n++].iov_len = left > allowed && channel->tls_retry == 0 ? allowed : left;
+	}
 	return channel_send(channel, iov, n, why);
 }
 

@@ -94,7 +94,6 @@ int sandbox_warm_up(struct dr_error *err)
 static const int allowed[] = {
 	/* descriptors that are open */
 	SCMP_SYS(read),
-	SCMP_SYS(readv),
 	SCMP_SYS(write),
 	SCMP_SYS(writev),
 	SCMP_SYS(close),

@@ -3,6 +3,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define HOT	   (1u << 20)  /* the ring may begin anew from here on */
+#define LEAST_ROOM (64u << 10) /* less is not worth a system call */
+
 static struct tx_chunk *at(const struct tx *tx, uint64_t sequence)
 {
 	return (struct tx_chunk *)(uintptr_t)&tx->chunks[sequence % TX_CHUNKS];
@@ -34,7 +37,7 @@ void tx_fini(struct tx *tx)
 }
 
 /* The last chunk, if no channel has it and there is room in it. */
-static struct tx_chunk *open_chunk(struct tx *tx, uint32_t limit)
+static struct tx_chunk *open_chunk(const struct tx *tx, uint32_t limit)
 {
 	struct tx_chunk *last;
 
@@ -44,42 +47,65 @@ static struct tx_chunk *open_chunk(struct tx *tx, uint32_t limit)
 	return last->length < limit ? last : NULL;
 }
 
-static int ring_pieces(const struct tx *tx, uint64_t offset, size_t size, struct iovec iov[2])
+/* Free bytes behind `put`. Kept chunks lie in [first, put), or, when the ring has begun anew, in [first, ...)
+ * and [0, put). */
+static size_t free_behind(const struct tx *tx, size_t first)
 {
-	size_t from = (size_t)(offset % tx->size), first = tx->size - from;
-
-	iov[0].iov_base = tx->ring + from;
-	iov[0].iov_len = size < first ? size : first;
-	if (size <= first)
-		return 1;
-	iov[1].iov_base = tx->ring;
-	iov[1].iov_len = size - first;
-	return 2;
+	return tx->put >= first ? tx->size - tx->put : first - tx->put - 1;
 }
 
-size_t tx_room(struct tx *tx, uint32_t limit, struct iovec iov[2], int *n)
+/* Where the next bytes go: *at and their room; *open is the chunk that they join, or NULL. */
+static size_t place(const struct tx *tx, uint32_t limit, size_t *where, struct tx_chunk **open)
 {
-	size_t room = tx->size - (size_t)(tx->head - tail(tx));
-	struct tx_chunk *open = open_chunk(tx, limit);
-	size_t most = open != NULL ? limit - open->length : limit;
+	size_t least = LEAST_ROOM < tx->size / 4 ? LEAST_ROOM : tx->size / 4;
+	size_t first, room;
 
-	if (tx->stopped || tx->eof || (open == NULL && tx->end - tx->acked >= TX_CHUNKS - 1))
+	*open = NULL;
+	*where = 0;
+	if (tx->acked == tx->end)
+		return limit < tx->size ? limit : tx->size;
+	first = at(tx, tx->acked)->at;
+	room = free_behind(tx, first);
+	*where = tx->put;
+	*open = open_chunk(tx, limit);
+	if (*open != NULL && (room >= least || room >= limit - (*open)->length))
+		return room < limit - (*open)->length ? room : limit - (*open)->length;
+	*open = NULL;
+	if (tx->end - tx->acked >= TX_CHUNKS - 1)
 		return 0;
-	if (room > most)
-		room = most;
-	*n = ring_pieces(tx, tx->head, room, iov);
+	if (tx->put >= first && (room < least || (tx->put >= HOT && first > limit))) {
+		*where = 0;
+		room = first > 0 ? first - 1 : 0;
+	}
+	if (room < least)
+		return 0;
+	return room < limit ? room : limit;
+}
+
+size_t tx_room(const struct tx *tx, uint32_t limit, void **to)
+{
+	struct tx_chunk *open;
+	size_t where, room;
+
+	if (tx->stopped || tx->eof)
+		return 0;
+	room = place(tx, limit, &where, &open);
+	*to = tx->ring + where;
 	return room;
 }
 
 void tx_put(struct tx *tx, size_t size, uint32_t limit)
 {
-	struct tx_chunk *open = open_chunk(tx, limit);
+	struct tx_chunk *open;
+	size_t where;
 
+	place(tx, limit, &where, &open);
 	if (open == NULL) {
 		open = at(tx, tx->end++);
-		*open = (struct tx_chunk){.offset = tx->head};
+		*open = (struct tx_chunk){.offset = tx->head, .at = where};
 	}
 	open->length += (uint32_t)size;
+	tx->put = where + size;
 	tx->head += size;
 }
 
@@ -87,7 +113,7 @@ void tx_put_eof(struct tx *tx)
 {
 	if (tx->eof || tx->stopped)
 		return;
-	*at(tx, tx->end++) = (struct tx_chunk){.offset = tx->head, .eof = true};
+	*at(tx, tx->end++) = (struct tx_chunk){.offset = tx->head, .at = tx->put, .eof = true};
 	tx->eof = true;
 }
 
@@ -110,13 +136,9 @@ bool tx_take(struct tx *tx, struct chunk *out)
 	return true;
 }
 
-int tx_pieces(const struct tx *tx, const struct chunk *chunk, size_t from, size_t most, struct iovec iov[2])
+void *tx_bytes(const struct tx *tx, const struct chunk *chunk, size_t from)
 {
-	size_t size = chunk->length - from;
-
-	if (size > most)
-		size = most;
-	return size == 0 ? 0 : ring_pieces(tx, chunk->offset + from, size, iov);
+	return tx->ring + at(tx, chunk->sequence)->at + from;
 }
 
 void tx_rewind(struct tx *tx)
