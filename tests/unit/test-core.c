@@ -337,6 +337,8 @@ static void test_refused_everywhere(void **state)
 	assert_true(db_exists(w->core.db,
 			      "SELECT 1 FROM move WHERE vm = 'vm1' AND state = 'failed' AND exit = 6", ""));
 	assert_int_equal(rows_slots_cluster(w->core.db), 0);
+	/* Each host was asked once. */
+	assert_int_equal(db_get_u64(w->core.db, "SELECT max(attempt) FROM move", ""), 2);
 }
 
 static void test_refused_by_one(void **state)
