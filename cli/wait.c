@@ -142,13 +142,19 @@ static bool move_active(const Drover__MoveRow *m)
 	       !is(m->state, "cancelled");
 }
 
+/* A move may hold the switch-over token while it still copies. */
+static bool move_flows(const Drover__MoveRow *m)
+{
+	return is(m->state, "copying") || is(m->state, "switching");
+}
+
 /* "vm3 copying 45 % 98.3 MB/s pass 2" */
 static void move_words(FILE *out, const Drover__MoveRow *m)
 {
 	char rate[UNITS_TEXT];
 
 	fprintf(out, "%s %s", m->vm, m->state);
-	if (is(m->state, "copying"))
+	if (move_flows(m))
 		fprintf(out, " %.0f %% %s pass %u", 100 * show_move_part(m), units_rate_format(rate, m->rate),
 			m->passes);
 }
@@ -188,7 +194,7 @@ static void bar_print(FILE *out, const Drover__MoveRow *m, unsigned columns)
 	double part = show_move_part(m);
 	int len;
 
-	if (is(m->state, "copying") && m->rate > 0) {
+	if (move_flows(m) && m->rate > 0) {
 		units_rate_format(rate, m->rate);
 		units_duration_format(eta, m->bytes_remaining * 1000 / m->rate / 1000 * 1000);
 	}
