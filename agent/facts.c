@@ -102,7 +102,7 @@ static uint64_t link_speed(const char *name)
 	ifr.ifr_data = (char *)&cmd;
 	if (fd < 0 || ioctl(fd, SIOCETHTOOL, &ifr) != 0)
 		return 0;
-	mbit = ethtool_cmd_speed(&cmd);
+	mbit = (uint32_t)cmd.speed_hi << 16 | cmd.speed; /* the header's own helper shifts a signed number */
 	return mbit == 0 || mbit == (uint32_t)SPEED_UNKNOWN ? 0 : (uint64_t)mbit * 1000000 / 8;
 }
 
