@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BUDGET_BURST_MS 25 /* saved up at most: no second exceeds its share by more than 2.5 % */
+#define BUDGET_BURST_MS 30 /* saved up at most: no second exceeds its share by more than 3 % */
 
 struct budget {
 	uint64_t rate; /* bytes/s; 0 = none */

@@ -346,29 +346,34 @@ static void test_reconnect_timeout(void **state)
 
 static void test_budget_rate(void **state)
 {
+	const uint64_t rate = 10000000;
 	struct flow flow;
-	uint64_t began, before;
+	uint64_t began, before, fair, least = 94;
+	double load = 0;
 
 	(void)state;
 	rp_window = TX_WINDOW;
 	rp_chunk_size = CHUNK_SIZE;
 	rp_start_both();
-	rp_budget(&src, 20000000);
+	rp_budget(&src, rate);
 	close(rp_join_relays(1, true));
 	flow = (struct flow){.from = &src, .to = &dst, .seed = 3, .total = 1 << 30};
-	rp_run_flows(&flow, 1, 4 << 20);
-	rp_simple(&src, DROVER__RELAY_COMMAND__BODY_QUERY, 0);
-	rp_want_event(&src, EVENT(STATS), src.seen[EVENT(STATS)] + 2);
+	rp_run_flows(&flow, 1, 2 << 20);
+	rp_want_event(&src, EVENT(STATS), src.seen[EVENT(STATS)] + 1);
 	began = loop_now_us();
 	before = src.wire;
 	while (loop_now_us() - began < 2000000)
 		rp_run_flows(&flow, 1, flow.got + 1);
-	rp_read_events(&src); /* 50 ms apart */
-	assert_in_range(src.wire - before, 37500000, 42000000);
+	rp_want_event(&src, EVENT(STATS), src.seen[EVENT(STATS)] + 1);
+	/* Never too fast. A busy machine may be too slow for it, as this test is for its own data. */
+	fair = rate * (loop_now_us() - began) / 1000000;
+	if (getloadavg(&load, 1) != 1 || load > 0.5 * (double)sysconf(_SC_NPROCESSORS_ONLN))
+		least = 50;
+	assert_in_range(src.wire - before, fair / 100 * least, fair / 100 * 105 + rate / 20);
 	rp_simple(&src, DROVER__RELAY_COMMAND__BODY_URGENT, 1);
 	began = loop_now_us();
-	rp_run_flows(&flow, 1, flow.got + (60 << 20)); /* 3 s at the budget's rate */
-	assert_true(loop_now_us() - began < 2000000);
+	rp_run_flows(&flow, 1, flow.got + (60 << 20)); /* 6 s at the budget's rate */
+	assert_true(loop_now_us() - began < 4000000);
 }
 
 /* An agent that restarts in mid-copy: the copy goes on, and the new one hears how things stand. */
