@@ -327,6 +327,12 @@ pid_t fake_process(const char *mark, const char *mark2)
 	return found;
 }
 
+static bool never(void *data)
+{
+	(void)data;
+	return false;
+}
+
 void fake_teardown(struct fake *f)
 {
 	char cmd[160];
@@ -335,6 +341,8 @@ void fake_teardown(struct fake *f)
 	for (int i = 0; i < FAKE_AGENTS; i++) {
 		fake_agent_end(&f->agents[i], SIGKILL);
 	}
+	/* Connections end from the loop. */
+	fake_until(f, never, NULL, 50);
 	/* QEMUs of this test, by its own directory on their command lines. */
 	while ((pid = fake_process("qemu-system", f->dir)) != 0) {
 		struct timespec pause = {.tv_nsec = 10000000};
