@@ -158,8 +158,9 @@ run_seed() { # SEED
 		states+=("$vm $state")
 	done
 	note "seed $1: drain $(djq .drain.state drain show "$id") after $((SECONDS - start)) s and $kills kills; killed QEMUs: ${!killed[*]}; ${states[*]}"
+	drover drain show "$id"
 	make_ready
 }
 
-lab_start --ws 4 --dirty 500 --vm-memory 64MiB --rate mig1=40mbit
+lab_start --ws 4 --dirty 500 --vm-memory 64MiB --rate mig1=80mbit
 for seed in ${DROVER_SEEDS:-1 2}; do run_seed "$seed"; done
