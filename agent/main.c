@@ -1,4 +1,5 @@
 /* drover-agent: owns the QEMU processes of its host and their moves (DESIGN §2). */
+#include <cap-ng.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -7,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "agent/daemon.h"
+#include "common/cleanup.h"
 #include "common/crashpoint.h"
 #include "common/log.h"
 
@@ -34,6 +36,33 @@ static int32_t on_hup(int32_t signum, void *data)
 	else
 		log_notice("log level: %s", conf.log_level);
 	return 0;
+}
+
+/*
+ * What neither the agent nor a QEMU or relay that it starts ever needs (DESIGN §11). Kept: network and taps,
+ * signals to other users' processes, changing users, files of any owner, memory and scheduling limits.
+ */
+static void drop_capabilities(void)
+{
+	static const unsigned int never[] = {CAP_SYS_MODULE,	  CAP_SYS_RAWIO,
+					     CAP_SYS_BOOT,	  CAP_SYS_TIME,
+					     CAP_SYS_PACCT,	  CAP_SYS_PTRACE,
+					     CAP_SYS_TTY_CONFIG,  CAP_MAC_ADMIN,
+					     CAP_MAC_OVERRIDE,	  CAP_SYSLOG,
+					     CAP_AUDIT_CONTROL,	  CAP_AUDIT_READ,
+					     CAP_LINUX_IMMUTABLE, CAP_WAKE_ALARM,
+					     CAP_BLOCK_SUSPEND,	  CAP_BPF,
+					     CAP_PERFMON,	  CAP_CHECKPOINT_RESTORE,
+					     CAP_MKNOD,		  CAP_LEASE};
+
+	if (capng_get_caps_process() != 0)
+		return;
+	for (size_t i = 0; i < DR_ARRAY_SIZE(never); i++)
+		capng_update(CAPNG_DROP,
+			     CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_INHERITABLE | CAPNG_BOUNDING_SET,
+			     never[i]);
+	if (capng_apply(CAPNG_SELECT_BOTH) != 0)
+		log_notice("capabilities could not be reduced (not started as root?)");
 }
 
 static void usage(FILE *out)
@@ -110,6 +139,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	log_init("drover-agent", conf.log_level);
 	crash_point_init();
+	drop_capabilities();
 	rc = run(&conf);
 	log_fini();
 	return rc;
