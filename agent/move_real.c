@@ -186,7 +186,7 @@ static enum move_identity qemu_identity(struct move_env *me)
 	if (am->vm == NULL || !proc_alive(&am->vm->proc))
 		return MOVE_QEMU_GONE;
 	/* The pidfd pins the process; what is left to ask is whether it is this VM's. */
-	if (am->vm->up || proc_cmdline_has(am->vm->proc.pid, am->vm->uuid_text))
+	if (am->vm->up || proc_is(&am->vm->proc, am->vm->uuid_text))
 		return MOVE_QEMU_OURS;
 	return proc_alive(&am->vm->proc) ? MOVE_QEMU_OTHER : MOVE_QEMU_GONE;
 }

@@ -83,38 +83,52 @@ bool proc_alive(const struct proc *p)
 	return p->pidfd >= 0 && poll(&pfd, 1, 0) == 0;
 }
 
-bool proc_cmdline_has(pid_t pid, const char *mark)
+/* Bytes of the command line; 0: none, as of a process that is ending. */
+static size_t read_cmdline(pid_t pid, char *buf)
 {
 	char path[40];
-	DR_AUTO_FREE char *buf = malloc(CMDLINE_MAX);
 	DR_AUTO_FD int fd = -1;
 	size_t len = 0;
 	ssize_t n = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (buf == NULL || fd < 0)
-		return false;
+	if (fd < 0)
+		return 0;
 	while (len < CMDLINE_MAX && (n = read(fd, buf + len, CMDLINE_MAX - len)) > 0)
 		len += (size_t)n;
-	return memmem(buf, len, mark, strlen(mark)) != NULL;
+	return len;
+}
+
+bool proc_cmdline_has(pid_t pid, const char *mark)
+{
+	DR_AUTO_FREE char *buf = malloc(CMDLINE_MAX);
+	size_t len = buf != NULL ? read_cmdline(pid, buf) : 0;
+
+	return len > 0 && memmem(buf, len, mark, strlen(mark)) != NULL;
+}
+
+bool proc_is(const struct proc *p, const char *mark)
+{
+	DR_AUTO_FREE char *buf = malloc(CMDLINE_MAX);
+	uint64_t ticks;
+	size_t len;
+
+	if (buf == NULL || p->pidfd < 0 || proc_start_time(p->pid, &ticks) != 0 || ticks != p->start_time)
+		return false;
+	len = read_cmdline(p->pid, buf);
+	/* A process on its way out has none any more; pidfd and start time say that it is ours. */
+	return len == 0 || memmem(buf, len, mark, strlen(mark)) != NULL;
 }
 
 int proc_kill(const struct proc *p, int signum, const char *mark, struct dr_error *err)
 {
-	uint64_t ticks;
-
 	if (!proc_alive(p))
 		return -DR_ENOENT;
-	if (proc_start_time(p->pid, &ticks) != 0)
-		return -DR_ENOENT;
-	if (ticks != p->start_time)
-		return dr_error_set(err, DR_EREFUSED, "process %d has another start time than recorded",
-				    (int)p->pid);
-	if (!proc_cmdline_has(p->pid, mark)) {
+	if (!proc_is(p, mark)) {
 		if (!proc_alive(p))
 			return -DR_ENOENT;
-		return dr_error_set(err, DR_EREFUSED, "the command line of process %d does not have %s",
+		return dr_error_set(err, DR_EREFUSED, "process %d is not the one that was started for %s",
 				    (int)p->pid, mark);
 	}
 	if (pidfd_send_signal(p->pidfd, signum, NULL, 0) == 0)

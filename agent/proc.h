@@ -45,6 +45,12 @@ bool proc_alive(const struct proc *p);
 bool proc_cmdline_has(pid_t pid, const char *mark);
 
 /*
+ * Is it still the process that was recorded: start time, and mark on its command line? True also for one that
+ * is just ending and has no command line any more.
+ */
+bool proc_is(const struct proc *p, const char *mark);
+
+/*
  * Sends a signal by pidfd after checking start time and that the command line contains mark (the VM's UUID or
  * the relay's name; SAFETY R25). -DR_ENOENT: gone already; -DR_EREFUSED: it is not the process that it should
  * be.
