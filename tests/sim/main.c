@@ -7,7 +7,7 @@
 
 static void usage(FILE *out)
 {
-	fputs("usage: run --matrix [--seeds N] [--jobs N]   every pair of phases × every fault\n"
+	fputs("usage: run --matrix [--quick] [--seeds N] [--jobs N]   every pair of phases × every fault\n"
 	      "       run --mutant NAME|all          a bug on purpose: the matrix must catch it\n"
 	      "       run --mutants                  their names\n"
 	      "       run --case SCENE,SRC,DST,FAULT,DELAY,SEED [--trace]   one run (as a failure prints "
@@ -67,12 +67,15 @@ int main(int argc, char **argv)
 	char *words = NULL;
 	bool matrix = false;
 	bool trace = false;
+	bool quick = false;
 	unsigned seeds = 1;
 	unsigned jobs = 2;
 
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--matrix") == 0) {
 			matrix = true;
+		} else if (strcmp(argv[i], "--quick") == 0) {
+			quick = true;
 		} else if (strcmp(argv[i], "--trace") == 0) {
 			trace = true;
 		} else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
@@ -97,7 +100,7 @@ int main(int argc, char **argv)
 	if (mutant != NULL)
 		return strcmp(mutant, "all") == 0 ? all_mutants(jobs) : matrix_run_mutant(mutant, jobs);
 	if (matrix)
-		return matrix_run(seeds, jobs) == 0 ? 0 : 1;
+		return matrix_run(seeds, jobs, quick) == 0 ? 0 : 1;
 	usage(stderr);
 	return 2;
 }

@@ -13,11 +13,12 @@
 
 #define PHASES	    (DROVER__MOVE_PHASE__PHASE_GONE + 1)
 #define DELAYS	    6
-#define TRIES	    12
-#define FIND_SEEDS  40
+#define SEEDS	    8
+#define FIND_SEEDS  12
 #define SHOW_FAILED 3 /* of a row */
 
 static const char *active_mutant = "";
+static bool quick; /* fewer delays */
 
 bool dr_mutant(const char *name)
 {
@@ -47,30 +48,24 @@ const char *const *matrix_mutants(void)
 #define BATCH 4096
 
 /* Shared with the children. */
-static struct shared {
+struct shared {
 	struct matrix_result results[BATCH];
 	struct matrix_case cases[BATCH];
-	bool seen[PHASES][PHASES];
-} * shared;
+	/* Seeds whose move passes through a pair: what comes before the fault is the same with and without
+	 * it. */
+	uint64_t seeds[PHASES][PHASES][SEEDS];
+	unsigned n_seeds[PHASES][PHASES];
+	uint64_t seed; /* of the move that is looked at now */
+};
+
+static struct shared *shared;
 
 static void note_pair(unsigned src, unsigned dst)
 {
-	shared->seen[src][dst] = true;
-}
+	unsigned *n = &shared->n_seeds[src][dst];
 
-/* Another seed until the pair is passed and the fault happens. */
-static void run_until_reached(unsigned i)
-{
-	struct matrix_case *c = &shared->cases[i];
-	struct matrix_result *r = &shared->results[i];
-	uint64_t seed = c->seed;
-
-	for (unsigned tries = 0; tries < TRIES; tries++) {
-		c->seed = seed + 1009 * tries;
-		matrix_fork_case(c, r);
-		if (r->reached || !r->ok)
-			return;
-	}
+	if (*n < SEEDS && (*n == 0 || shared->seeds[src][dst][*n - 1] != shared->seed))
+		shared->seeds[src][dst][(*n)++] = shared->seed;
 }
 
 /* Runs cases 0..n-1. */
@@ -89,7 +84,7 @@ static void run_all(unsigned n, unsigned jobs)
 		if (pid < 0)
 			abort();
 		if (pid == 0) {
-			run_until_reached(i);
+			matrix_fork_case(&shared->cases[i], &shared->results[i]);
 			_exit(0);
 		}
 		running++;
@@ -109,18 +104,20 @@ static void setup(void)
 
 /* The pairs that a move passes through in a scene, found by running it without faults: the rows of the table.
  */
-static void find_pairs(enum matrix_scenario scene, unsigned seeds, unsigned jobs, bool pairs[PHASES][PHASES])
+static bool find_pairs(enum matrix_scenario scene, unsigned seeds)
 {
-	memset(shared->seen, 0, sizeof(shared->seen));
+	memset(shared->n_seeds, 0, sizeof(shared->n_seeds));
 	matrix_watch_pairs(note_pair);
-	for (unsigned i = 0; i < seeds; i++)
-		shared->cases[i] = (struct matrix_case){.scene = scene, .src = PHASES, .seed = 1000 + i};
-	for (unsigned i = 0; i < seeds; i++)
-		matrix_fork_case(&shared->cases[i], &shared->results[i]);
-	(void)jobs;
+	for (unsigned i = 0; i < seeds; i++) {
+		shared->seed = 1000 + i;
+		shared->cases[0] = (struct matrix_case){.scene = scene, .src = PHASES, .seed = shared->seed};
+		matrix_fork_case(&shared->cases[0], &shared->results[0]);
+		if (!shared->results[0].ok)
+			break;
+	}
 	matrix_watch_pairs(NULL);
-	memcpy(pairs, shared->seen, sizeof(shared->seen));
-	pairs[0][0] = false;
+	shared->n_seeds[0][0] = 0;
+	return shared->results[0].ok;
 }
 
 /* ---------------------------------------------------------------- cells */
@@ -148,7 +145,7 @@ static unsigned fill_row(enum matrix_scenario scene, unsigned src, unsigned dst,
 	unsigned n = 0;
 
 	for (unsigned f = FAULT_SRC_AGENT; f < FAULT_N; f++)
-		for (int delay = -1; delay < DELAYS; delay++)
+		for (int delay = -1; delay < DELAYS; delay += quick && delay >= 0 ? 2 : 1)
 			for (unsigned s = 0; s < seeds && at + n < BATCH; s++, n++)
 				shared->cases[at + n] = (struct matrix_case){
 					.scene = scene,
@@ -156,7 +153,7 @@ static unsigned fill_row(enum matrix_scenario scene, unsigned src, unsigned dst,
 					.dst = dst,
 					.fault = (enum matrix_fault)f,
 					.delay = delay,
-					.seed = 1 + s + 97 * (uint64_t)(delay + 1) + 7919 * (uint64_t)f};
+					.seed = shared->seeds[src][dst][(n + s) % shared->n_seeds[src][dst]]};
 	return n;
 }
 
@@ -197,14 +194,17 @@ static void print_row(enum matrix_scenario scene, unsigned src, unsigned dst, un
 static void run_scene(enum matrix_scenario scene, unsigned seeds, unsigned jobs, bool done[PHASES][PHASES],
 		      struct totals *t)
 {
-	bool pairs[PHASES][PHASES];
-
-	find_pairs(scene, FIND_SEEDS, jobs, pairs);
+	if (!find_pairs(scene, scene == SCENE_PLAIN || scene == SCENE_CANCEL ? 3 * FIND_SEEDS : FIND_SEEDS)) {
+		printf("%s, without any fault:\n", matrix_scene_name(scene));
+		print_case(&shared->cases[0], &shared->results[0]);
+		t->failed_cells++;
+		return;
+	}
 	for (unsigned src = 0; src < PHASES; src++)
 		for (unsigned dst = 0; dst < PHASES; dst++) {
 			unsigned n;
 
-			if (!pairs[src][dst] || done[src][dst])
+			if (shared->n_seeds[src][dst] == 0 || done[src][dst])
 				continue;
 			done[src][dst] = true;
 			n = fill_row(scene, src, dst, seeds, 0);
@@ -213,12 +213,13 @@ static void run_scene(enum matrix_scenario scene, unsigned seeds, unsigned jobs,
 		}
 }
 
-int matrix_run(unsigned seeds, unsigned jobs)
+int matrix_run(unsigned seeds, unsigned jobs, bool be_quick)
 {
 	bool done[PHASES][PHASES] = {{false}};
 	struct totals t = {0};
 
 	setup();
+	quick = be_quick;
 	printf("faults:");
 	for (unsigned f = FAULT_SRC_AGENT; f < FAULT_N; f++)
 		printf(" %s", matrix_fault_name((enum matrix_fault)f));
@@ -237,21 +238,17 @@ int matrix_run(unsigned seeds, unsigned jobs)
 static bool hunt(enum matrix_scenario scene, unsigned jobs, struct matrix_case *bad,
 		 struct matrix_result *why)
 {
-	bool pairs[PHASES][PHASES];
-
-	find_pairs(scene, 6, jobs, pairs);
-	for (unsigned i = 0; i < 6; i++)
-		if (!shared->results[i].ok) {
-			*bad = shared->cases[i];
-			*why = shared->results[i];
-			return true;
-		}
+	if (!find_pairs(scene, 8)) {
+		*bad = shared->cases[0];
+		*why = shared->results[0];
+		return true;
+	}
 	for (unsigned k = PHASES * PHASES; k > 0; k--) {
 		unsigned src = (k - 1) / PHASES;
 		unsigned dst = (k - 1) % PHASES;
 		unsigned n;
 
-		if (!pairs[src][dst])
+		if (shared->n_seeds[src][dst] == 0)
 			continue;
 		n = fill_row(scene, src, dst, 1, 0);
 		run_all(n, jobs);
@@ -274,6 +271,7 @@ int matrix_run_mutant(const char *name, unsigned jobs)
 	bool caught = false;
 
 	setup();
+	quick = true;
 	active_mutant = name;
 	for (unsigned i = 0; i < sizeof(scenes) / sizeof(scenes[0]) && !caught; i++)
 		caught = hunt(scenes[i], jobs, &bad, &why);

@@ -77,7 +77,7 @@ void matrix_fork_case(const struct matrix_case *c, struct matrix_result *out);
 void matrix_watch_pairs(void (*fn)(unsigned src, unsigned dst));
 
 /* All cells; prints the table. seeds: per cell and delay. Returns the number of failed cells. */
-int matrix_run(unsigned seeds, unsigned jobs);
+int matrix_run(unsigned seeds, unsigned jobs, bool be_quick);
 /* All cells until one fails: prints which, returns 0 if the mutant was caught. */
 int matrix_run_mutant(const char *name, unsigned jobs);
 const char *const *matrix_mutants(void);

@@ -8,15 +8,16 @@
 #include "sim.h"
 #include "sim_coord.h"
 
-#define WARM_UP	 (3 * SIM_S)
-#define HEAL	 (8 * SIM_S)
-#define STOP_FOR (40 * SIM_S)
-#define RUN_MOST (240 * SIM_S)
-#define REST	 (1500 * SIM_MS) /* nothing happens for so long: at rest */
-#define SRC	 0
-#define DST	 1
-#define VM	 0
-#define OTHER_VM 1 /* moved once before, elsewhere */
+#define WARM_UP	     (6 * SIM_S)
+#define HEAL	     (8 * SIM_S)
+#define STOP_FOR     (40 * SIM_S)
+#define CUT_FOR_GOOD (80 * SIM_S)
+#define RUN_MOST     (240 * SIM_S)
+#define REST	     (1500 * SIM_MS) /* nothing happens for so long: at rest */
+#define SRC	     0
+#define DST	     1
+#define VM	     0
+#define OTHER_VM     1 /* moved once before, elsewhere */
 
 static const uint64_t delays[] = {0, 300, 2 * SIM_MS, 12 * SIM_MS, 70 * SIM_MS, 400 * SIM_MS};
 
@@ -28,6 +29,7 @@ struct run {
 	bool healed;
 	uint64_t fault_at;
 	uint64_t rest_since;
+	unsigned cancel_in; /* the source's phase in which the operator cancels; 0 = not */
 };
 
 const char *matrix_fault_name(enum matrix_fault fault)
@@ -73,7 +75,8 @@ static unsigned phase_of(struct sim *sim, unsigned host, Drover__MoveRole role)
 
 	for (unsigned i = 0; i < SIM_MACHINES; i++)
 		if (a->machines[i].used && a->machines[i].m != NULL &&
-		    move_order(a->machines[i].m)->role == role)
+		    move_order(a->machines[i].m)->role == role &&
+		    sim_vm_index(move_order(a->machines[i].m)->vm) == VM)
 			phase = (unsigned)move_phase(a->machines[i].m);
 	return phase;
 }
@@ -237,9 +240,9 @@ static void inject(struct run *r)
 	}
 }
 
-static bool never_heals(enum matrix_fault fault)
+static bool heals(enum matrix_fault fault)
 {
-	return fault == FAULT_RETURN_NEVER || fault == FAULT_DATA_NEVER || fault == FAULT_ALL_NEVER;
+	return fault == FAULT_RETURN || fault == FAULT_DATA || fault == FAULT_ALL || fault == FAULT_DST_ALL;
 }
 
 static void ev_heal(struct sim *sim, struct sim_event *ev)
@@ -257,7 +260,7 @@ static void ev_fault(struct sim *sim, struct sim_event *ev)
 {
 	struct run *r = ev->obj;
 
-	if (!never_heals(r->c->fault))
+	if (heals(r->c->fault))
 		sim_post(sim, HEAL, NULL, ev_heal, r);
 	inject(r);
 }
@@ -280,11 +283,12 @@ static void on_point(struct sim *sim, struct sim_agent *agent, const char *name)
 	r->armed = true;
 	if ((r->c->fault == FAULT_SRC_AGENT && agent->host->id == SRC) ||
 	    (r->c->fault == FAULT_DST_AGENT && agent->host->id == DST)) {
-		sim_post(sim, HEAL, NULL, ev_heal, r);
 		inject(r); /* dies in the middle of what it does */
 	}
 	sim_post(sim, 0, NULL, ev_fault, r);
 }
+
+static void ev_cancel(struct sim *sim, struct sim_event *ev);
 
 static void (*watch_pairs)(unsigned src, unsigned dst);
 
@@ -295,6 +299,11 @@ static void on_step(struct sim *sim)
 	if (watch_pairs != NULL)
 		watch_pairs(phase_of(sim, SRC, DROVER__MOVE_ROLE__MOVE_SRC),
 			    phase_of(sim, DST, DROVER__MOVE_ROLE__MOVE_DST));
+	if (r->c->scene == SCENE_CANCEL && r->cancel_in != 0 &&
+	    phase_of(sim, SRC, DROVER__MOVE_ROLE__MOVE_SRC) >= r->cancel_in) {
+		r->cancel_in = 0;
+		sim_post(sim, sim_random(sim, 8 * SIM_MS), NULL, ev_cancel, NULL);
+	}
 	if (r->armed || r->c->delay < 0 || !in_pair(r))
 		return;
 	r->armed = true;
@@ -303,8 +312,11 @@ static void on_step(struct sim *sim)
 
 static void ev_move(struct sim *sim, struct sim_event *ev)
 {
+	struct run *r = sim->user;
+
 	(void)ev;
 	sim_coord_move(sim->coord, VM, DST);
+	r->cancel_in = 1 + (unsigned)sim_random(sim, DROVER__MOVE_PHASE__SRC_COMPLETING);
 }
 
 static void ev_other_move(struct sim *sim, struct sim_event *ev)
@@ -365,10 +377,12 @@ static bool at_rest(struct run *r)
 			ended = ended && !sim->hosts[i].agent.machines[k].used &&
 				sim->hosts[i].agent.proc.alive &&
 				sim->hosts[i].agent.proc.stopped_until <= sim->now;
-	if (!ended || (r->done && !r->healed && !never_heals(r->c->fault)))
+	if (!ended || (r->done && !r->healed && heals(r->c->fault)) || (r->armed && !r->done))
 		r->rest_since = SIM_NEVER;
 	else if (r->rest_since == SIM_NEVER)
 		r->rest_since = sim->now;
+	if (r->c->fault == FAULT_ALL_NEVER && r->done && sim->now - r->fault_at > CUT_FOR_GOOD)
+		return true; /* the cut host can never say that it has cleaned up */
 	return r->rest_since != SIM_NEVER && sim->now - r->rest_since > REST;
 }
 
@@ -376,6 +390,9 @@ static void finish(struct run *r, struct matrix_result *out)
 {
 	struct sim *sim = r->sim;
 
+	if (sim->broken[0] == '\0' && r->c->scene == SCENE_OTHER_STORAGE &&
+	    sim_coord_owner(sim->coord, VM) != SRC && !sim->qemu_killed)
+		sim_broken(sim, "R26: vm1 was moved to a host that has another disk under that name");
 	if (sim->broken[0] == '\0' && r->done && r->c->fault != FAULT_ALL_NEVER)
 		sim_check_end(sim);
 	if (sim->broken[0] == '\0' && r->done && r->c->fault == FAULT_ALL_NEVER &&
@@ -415,6 +432,7 @@ static struct sim *warm_up(enum matrix_scenario scene, bool trace)
 }
 
 static struct sim *warm[SCENE_N];
+static bool leak; /* a child that ends anyhow */
 
 void matrix_prepare(enum matrix_scenario scene)
 {
@@ -439,18 +457,18 @@ void matrix_run_case(const struct matrix_case *c, bool trace, struct matrix_resu
 	r.sim->on_step = on_step;
 	start = r.sim->now;
 	sim_post(r.sim, sim_random(r.sim, SIM_S), NULL, ev_move, NULL);
-	if (c->scene == SCENE_CANCEL)
-		sim_post(r.sim, SIM_S + sim_random(r.sim, 300 * SIM_MS), NULL, ev_cancel, NULL);
 	while (sim_step(r.sim) && r.sim->now - start < RUN_MOST)
 		if (at_rest(&r))
 			break;
 	finish(&r, out);
-	sim_free(r.sim);
+	if (!leak)
+		sim_free(r.sim);
 }
 
 /* In a child of its own, so that the parent's cluster stays as it is. Exits the child. */
 static void child(const struct matrix_case *c, struct matrix_result *out)
 {
+	leak = true;
 	matrix_run_case(c, false, out);
 	_exit(0);
 }

@@ -220,6 +220,7 @@ struct sim_agent {
 	uint64_t restart_delay;
 	bool no_restart;
 	uint64_t report_seq;
+	uint64_t disk_at;
 	struct sim_timer timers[SIM_TIMERS];
 	uint64_t next_timer;
 };

@@ -28,6 +28,14 @@ static void check_copies(struct sim *sim)
 	}
 }
 
+static bool vm_is_off(const struct sim *sim, int v)
+{
+	for (unsigned i = 0; i < sim->n_qemus; i++)
+		if (sim->qemus[i]->vm == v && sim->qemus[i]->proc.alive && !sim->qemus[i]->incoming)
+			return false;
+	return sim->dark_since[v] != SIM_NEVER;
+}
+
 /* I2: the owner changes by a commit only, and once per move. */
 static void check_owner(struct sim *sim)
 {
@@ -41,6 +49,9 @@ static void check_owner(struct sim *sim)
 		sim->owner[v] = owner;
 		sim->owner_changes[v]++;
 		sim_coord_move_state(sim->coord, v, &move, &attempt);
+		/* A VM that is off for certain only changes hands: no attempt, no commit. */
+		if (vm_is_off(sim, v))
+			continue;
 		if (!sim_coord_committed(sim->coord, move, attempt))
 			sim_broken(sim, "I2: the owner of vm%d changed without a commit", v + 1);
 		if (sim->owner_changes[v] > 1)
@@ -134,7 +145,9 @@ static void check_home(struct sim *sim, int v)
 	}
 	if (!sim->qemu_killed)
 		sim_broken(sim, "vm%d runs nowhere though no QEMU was killed", v + 1);
-	else if (sim_coord_vm_state(sim->coord, v) != DROVER__VM_STATE__VM_FAILED)
+	else if (sim_coord_vm_state(sim->coord, v) != DROVER__VM_STATE__VM_FAILED &&
+		 sim_coord_vm_state(sim->coord, v) !=
+			 DROVER__VM_STATE__VM_STOPPED) /* failed, then moved while off */
 		sim_broken(sim, "vm%d has lost its QEMU and is reported as %d", v + 1,
 			   (int)sim_coord_vm_state(sim->coord, v));
 }

@@ -18,6 +18,7 @@
 
 #define SESSION_DIES (3 * SIM_S)
 #define PENDING	     64
+#define AGAIN	     (400 * SIM_MS)
 
 struct session {
 	int coord; /* -1 = none */
@@ -40,6 +41,11 @@ struct sim_coord {
 	struct drain_scheduler *scheduler;
 	struct lease_book *book;
 	struct env env;
+	struct {
+		uint64_t hash;
+		uint64_t at;
+	} proposed[PENDING]; /* what reports led to, not again at once */
+	unsigned next_proposed;
 	Drover__Command *survivors[PENDING]; /* of a killed leader: committed by the next one */
 	unsigned n_survivors;
 };
@@ -118,12 +124,35 @@ static void send_orders(struct sim_coord *c, unsigned host)
 
 /* ---------------------------------------------------------------- the log */
 
+/* As the daemon does: what a report led to is proposed again only after a while. */
+static void propose_once(void *data, const Drover__Command *cmd)
+{
+	struct sim_coord *c = data;
+	size_t size = drover__command__get_packed_size(cmd);
+	uint8_t *buf = malloc(size + 1);
+	uint64_t hash = UINT64_C(14695981039346656037);
+
+	if (buf == NULL)
+		abort();
+	drover__command__pack(cmd, buf);
+	for (size_t i = 0; i < size; i++)
+		hash = (hash ^ buf[i]) * UINT64_C(1099511628211);
+	free(buf);
+	for (unsigned i = 0; i < PENDING; i++)
+		if (c->proposed[i].hash == hash && c->sim->now - c->proposed[i].at < AGAIN)
+			return;
+	c->proposed[c->next_proposed].hash = hash;
+	c->proposed[c->next_proposed].at = c->sim->now;
+	c->next_proposed = (c->next_proposed + 1) % PENDING;
+	propose(c, cmd);
+}
+
 static void look_at_report(struct sim_coord *c, unsigned host)
 {
 	struct session *s = &c->sessions[host];
 
 	if (s->coord >= 0 && s->report != NULL)
-		reports_commands(c->db, c->sim->hosts[host].name, s->start_id, s->report, propose, c);
+		reports_commands(c->db, c->sim->hosts[host].name, s->start_id, s->report, propose_once, c);
 }
 
 static void decide(struct sim_coord *c)

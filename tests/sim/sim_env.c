@@ -347,12 +347,24 @@ static void ev_written(struct sim *sim, struct sim_event *ev)
 	move_event(mc->m, &out);
 }
 
+/* Disks do one thing after the other. */
+static uint64_t disk_delay(struct sim_machine *mc)
+{
+	struct sim *sim = sim_of(mc);
+	uint64_t at = sim->now + sim_between(sim, 500, 5000);
+
+	if (at <= mc->agent->disk_at)
+		at = mc->agent->disk_at + 1;
+	mc->agent->disk_at = at;
+	return at - sim->now;
+}
+
 static void nonces_write(struct move_env *me)
 {
 	struct sim_machine *mc = me->impl;
 	struct sim_event *ev;
 
-	ev = sim_post(sim_of(mc), sim_between(sim_of(mc), 1000, 5000), &mc->agent->proc, ev_written, mc);
+	ev = sim_post(sim_of(mc), disk_delay(mc), &mc->agent->proc, ev_written, mc);
 	ev->a = move_order(mc->m)->move;
 	ev->b = move_order(mc->m)->attempt;
 }
@@ -373,16 +385,28 @@ static void nonces_check(struct move_env *me)
 	sim_machine_later(mc, sim_between(sim_of(mc), 500, 3000), &ev);
 }
 
-static void nonces_remove(struct move_env *me)
+static void ev_removed(struct sim *sim, struct sim_event *ev)
 {
-	struct sim_machine *mc = me->impl;
-	const Drover__MoveOrder *o = move_order(mc->m);
-	struct sim_nonce *n = nonce_find(sim_of(mc), storage_of(mc->agent->host), o->move, o->attempt);
-	struct move_event ev = {.type = MOVE_EV_NONCES_REMOVED, .ok = true};
+	struct sim_machine *mc = ev->obj;
+	struct sim_nonce *n = nonce_find(sim, storage_of(mc->agent->host), ev->a, (uint32_t)ev->b);
+	struct move_event out = {.type = MOVE_EV_NONCES_REMOVED, .ok = true};
 
 	if (n != NULL)
 		n->used = false;
-	sim_machine_later(mc, sim_between(sim_of(mc), 500, 3000), &ev);
+	if (!mc->used || move_order(mc->m)->move != ev->a || move_order(mc->m)->attempt != ev->b)
+		return;
+	sim->running = mc->agent;
+	move_event(mc->m, &out);
+}
+
+static void nonces_remove(struct move_env *me)
+{
+	struct sim_machine *mc = me->impl;
+	struct sim_event *ev;
+
+	ev = sim_post(sim_of(mc), disk_delay(mc), &mc->agent->proc, ev_removed, mc);
+	ev->a = move_order(mc->m)->move;
+	ev->b = move_order(mc->m)->attempt;
 }
 
 static void check(struct move_env *me)
