@@ -132,7 +132,7 @@ void agents_applied(struct server *s, const struct apply_result *result)
 	}
 }
 
-void agents_granted(struct server *s, const Drover__CmdLeaseRound *round)
+void agents_granted(struct server *s, uint64_t term, const Drover__CmdLeaseRound *round)
 {
 	for (size_t i = 0; i < round->n_entries; i++) {
 		const Drover__LeaseEntry *e = round->entries[i];
@@ -141,11 +141,12 @@ void agents_granted(struct server *s, const Drover__CmdLeaseRound *round)
 
 		for (struct agent *a = s->agents; a != NULL; a = a->next) {
 			if (strcmp(a->node, e->node) != 0 || e->start_id.len != sizeof(a->start_id) ||
-			    memcmp(a->start_id, e->start_id.data, sizeof(a->start_id)) != 0)
+			    memcmp(a->start_id, e->start_id.data, sizeof(a->start_id)) != 0 ||
+			    !lookup_session(s->db, a->node, a->start_id, s->conf.name))
 				continue;
 			grant.seq = e->seq;
 			grant.duration_ms = round->duration_ms;
-			grant.term = consensus_term(s->consensus);
+			grant.term = term;
 			msg.body_case = DROVER__MSG__BODY_LEASE_GRANT;
 			msg.lease_grant = &grant;
 			conn_send(a->conn, &msg);
@@ -168,8 +169,7 @@ static void lease_in(struct agent *a, const Drover__LeaseRequest *request)
 	entry.start_id.len = sizeof(a->start_id);
 	entry.seq = request->seq;
 	if (consensus_leads(s->consensus)) {
-		if (s->lease != NULL)
-			lease_request(s->lease, a->node, a->start_id, request->seq);
+		leader_lease_request(s, a->node, a->start_id, request->seq);
 		return;
 	}
 	msg.to = consensus_leader(s->consensus, NULL);

@@ -9,6 +9,7 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "coordinator/lookup.h"
+#include "coordinator/msg.h"
 #include "coordinator/server.h"
 
 #define SECOND_US	 1000000
@@ -16,6 +17,7 @@
 #define KEEP_REQUESTS	 20000 /* a client repeats a request for minutes, not hours */
 #define KEEP_EVENTS	 200000
 #define KEEP_MOVES	 400000
+#define FIRST_REQUESTS	 3
 #define SESSION_GRACE_US 3000000 /* for agents of a lost coordinator to find another one */
 
 /* --- proposing --------------------------------------------------------------------- */
@@ -27,6 +29,14 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 	DR_AUTO_FREE uint8_t *bytes = NULL;
 	size_t size;
 
+	/* What this version does not know would stop every member that applies it (SAFETY R20). */
+	if (!msg_known(cmd)) {
+		log_warning("%s from a newer coordinator is not proposed", apply_command_name(cmd));
+		return -DR_EPROTO;
+	}
+	/* From proposing the fencing until it is decided, the node gets no lease (SAFETY R11). */
+	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED && s->lease != NULL)
+		lease_block(s->lease, cmd->node_fenced->node, true);
 	stamped.version = APPLY_VERSION;
 	stamped.utc_us = env_utc_us(s->env);
 	stamped.term = consensus_term(s->consensus);
@@ -211,6 +221,16 @@ static void trim(struct server *s)
 	cmd.body_case = DROVER__COMMAND__BODY_TRIM;
 	cmd.trim = &trim;
 	decide(s, &cmd);
+}
+
+void leader_lease_request(struct server *s, const char *node, const uint8_t start_id[16], uint64_t seq)
+{
+	if (s->lease == NULL || !consensus_leads(s->consensus))
+		return;
+	lease_request(s->lease, node, start_id, seq);
+	/* A new session should not wait for the next round: nothing starts on that host without a lease. */
+	if (seq <= FIRST_REQUESTS)
+		lease_round(s->lease, decide, s);
 }
 
 void leader_tick(struct server *s)

@@ -110,13 +110,11 @@ static void forward_in(struct server *s, const Drover__PeerForward *forward, uin
 
 static void lease_in(struct server *s, const Drover__PeerLease *lease)
 {
-	if (s->lease == NULL || !consensus_leads(s->consensus))
-		return;
 	for (size_t i = 0; i < lease->n_entries; i++) {
 		const Drover__LeaseEntry *e = lease->entries[i];
 
 		if (e->start_id.len == 16)
-			lease_request(s->lease, e->node, e->start_id.data, e->seq);
+			leader_lease_request(s, e->node, e->start_id.data, e->seq);
 	}
 }
 

@@ -340,11 +340,17 @@ uint64_t rows_limit(struct db *db, const char *scope, const char *name, const ch
 
 unsigned rows_slots(struct db *db, const char *node)
 {
+	/* By its own report or its fencing (SAFETY R21); and a committed move counts on both hosts until both
+	 * have cleaned up, so that the records never show more at once than was allowed, unless the other
+	 * host is away. */
 	return (unsigned)db_get_u64(
 		db,
-		"SELECT (SELECT count(*) FROM move_attempt WHERE src_gone = 0 AND src = ?)"
-		" + (SELECT count(*) FROM move_attempt WHERE dst_gone = 0 AND dst = ?)",
-		"ss", node, node);
+		"SELECT (SELECT count(*) FROM move_attempt WHERE (src_gone = 0 AND src = ?) OR (dst_gone = 0 "
+		"AND "
+		"src = ? AND decision = 1 AND dst IN (SELECT name FROM node WHERE start_id <> x'')))"
+		" + (SELECT count(*) FROM move_attempt WHERE (dst_gone = 0 AND dst = ?) OR (src_gone = 0 AND "
+		"dst = ? AND decision = 1 AND src IN (SELECT name FROM node WHERE start_id <> x'')))",
+		"ssss", node, node, node, node);
 }
 
 unsigned rows_slots_cluster(struct db *db)

@@ -45,8 +45,10 @@ static void after_apply(struct server *s, uint64_t index, const Drover__Command 
 	if (cmd->body_case == DROVER__COMMAND__BODY_LEASE_ROUND) {
 		if (s->lease != NULL)
 			lease_committed(s->lease, s->db, cmd->term, cmd->lease_round, granted, s);
-		agents_granted(s, cmd->lease_round);
+		agents_granted(s, cmd->term, cmd->lease_round);
 	}
+	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED && s->lease != NULL)
+		lease_block(s->lease, cmd->node_fenced->node, false);
 	agents_applied(s, result);
 	if (cmd->request_id.len != 0)
 		clients_applied(s, index, cmd, result);

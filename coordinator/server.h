@@ -182,7 +182,7 @@ bool agents_connected(struct server *s, const char *node, const uint8_t start_id
 void agents_lost(struct agent *a, const char *why);
 void agents_free(struct agent *a);
 void agents_applied(struct server *s, const struct apply_result *result);
-void agents_granted(struct server *s, const Drover__CmdLeaseRound *round);
+void agents_granted(struct server *s, uint64_t term, const Drover__CmdLeaseRound *round);
 /* Orders that are due, reports that had no effect. */
 void agents_work(struct server *s);
 
@@ -201,6 +201,8 @@ bool peers_lost(struct server *s, uint64_t member);
 void leader_changed(struct server *s);
 void leader_tick(struct server *s);
 void leader_decide(struct server *s);
+/* An agent asks for a lease; ignored where this member does not lead. */
+void leader_lease_request(struct server *s, const char *node, const uint8_t start_id[16], uint64_t seq);
 /* Stamps and proposes; cmd is not kept. done as in consensus_propose. */
 int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(void *data, int status),
 		   void *data);
