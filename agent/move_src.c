@@ -116,6 +116,14 @@ static void token_return(struct move *m)
 	m->env->dirty(m->env);
 }
 
+/* Asked for up front, and the copy turns out to take a while: others may switch over meanwhile. */
+static void token_release(struct move *m)
+{
+	m->token = MOVE_TOKEN_RETURNED;
+	move_timer_start(m, MOVE_TIMER_TOKEN, MOVE_TOKEN_RELEASE_MS);
+	m->env->dirty(m->env);
+}
+
 static void token_timer(struct move *m)
 {
 	uint64_t timebox_ms = m->order->token_timebox_ms != 0 ? m->order->token_timebox_ms : MOVE_TIMEBOX_MS;
@@ -162,6 +170,15 @@ static bool near_end(const struct move *m)
 		return false;
 	return m->figures.remaining <= bytes ||
 	       m->figures.remaining / 1000 <= m->guest_rate / 1000 * window_ms / 1000;
+}
+
+/* More than a second and the blackout limit are left at the rate by which what remains shrinks. */
+static bool far_from_end(const struct move *m)
+{
+	uint64_t window_ms = move_blackout_ms(m) + MOVE_NEAR_MS + MOVE_TOKEN_RELEASE_MS;
+
+	return m->figures.total != 0 && m->guest_rate != 0 && !near_end(m) &&
+	       m->figures.remaining / 1000 > m->guest_rate / 1000 * window_ms / 1000;
 }
 
 /* Whether this copy may be over before a poll would notice: ask before it starts (see move_src.h). */
@@ -363,8 +380,10 @@ static void copying_limits(struct move *m)
 	}
 	if (m->token == MOVE_TOKEN_NONE && near_end(m))
 		token_ask(m);
-	if (held && (near_end(m) || asks_upfront(m)))
+	if (held && near_end(m))
 		enter(m, P(SRC_SWITCHING), "token granted: QEMU may stop the VM");
+	else if ((m->token == MOVE_TOKEN_HELD || m->token == MOVE_TOKEN_ASKED) && far_from_end(m))
+		token_release(m);
 	else if ((m->token == MOVE_TOKEN_ASKED || m->token == MOVE_TOKEN_HELD) && near_end(m))
 		set_limit(m, MOVE_LIMIT_HOLD);
 	else
@@ -408,8 +427,8 @@ static void src_copying(struct move *m)
 	}
 	path_next(m);
 	if (!m->restored && m->answers[MOVE_QMP_MIGRATE] != MOVE_ANSWER_OK) {
-		/* Until `migrate` is answered, QEMU speaks of an earlier migration: the one by which the VM came
-		 * here, or an attempt that was given up. */
+		/* Until `migrate` is answered, QEMU speaks of an earlier migration: the one by which the VM
+		 * came here, or an attempt that was given up. */
 		m->mig = MOVE_MIG_UNKNOWN;
 		gave_up(m);
 		return;

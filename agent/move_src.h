@@ -34,6 +34,7 @@
  *  - all ask as soon as what remains would be through within the blackout limit + MOVE_NEAR_MS at the rate by
  * which it shrinks, or is below MOVE_NEAR_BYTES (MOVE_SMALL after the first attempt), and are held at
  * MOVE_HOLD_BANDWIDTH until it is granted;
+ *  - who holds it and is still far from the end (a slow link) gives it back until then;
  *  - who is stopped without a fresh grant all the same asks then, waits for it at most the VM's blackout
  * limit (300 ms to 1 s), and else cancels: the VM resumes, the next attempt asks first.
  */
@@ -56,6 +57,7 @@
 #define MOVE_TIMEBOX_MS	      5000
 #define MOVE_TOKEN_ROUNDS     4
 #define MOVE_TOKEN_REST_MS    5000
+#define MOVE_TOKEN_RELEASE_MS 1000
 #define MOVE_QUIT_MS	      3000
 #define MOVE_PEER_RESUMED_MS  5000
 
