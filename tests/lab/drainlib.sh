@@ -3,7 +3,14 @@
 # For lab tests that use Drover itself; sourced after testlib.sh.
 
 drover() { lab cli "$@" </dev/null; }
-djson() { drover --json "$@"; }
+djson() { # [--on NODE] ARGS...
+	local on=()
+	if [ "$1" = --on ]; then
+		on=(--on "$2")
+		shift 2
+	fi
+	drover "${on[@]}" --json "$@"
+}
 
 # djq FILTER ARGS...: a field of an answer.
 djq() {

@@ -43,7 +43,8 @@ poll 60 "a copy" says '.move.state == "copying" and .move.bytes_wire > 1000000' 
 lab cut node1 mig1 --silent
 lab cut node1 mig2 --silent
 lab cut node1 mgmt --silent
-poll 180 "the move to end" says '.move.state == "failed" or .move.state == "done"' move show "$move"
+# node1 is alone with its VM; the others decide.
+poll 240 "the move to end" says '.move.state == "failed" or .move.state == "done"' --on node2 move show "$move"
 expect_one_copy vm1
 lab heal-all
 poll 60 "the agent of node1 to be back" says '[.nodes[] | select(.name == "node1" and .agent == "connected")] | length == 1' node list
