@@ -160,11 +160,11 @@ static bool assign_room(struct apply *a, const Drover__CmdMoveAssign *c, const s
 	return true;
 }
 
-/* A VM that is off: the owner changes in this one command. */
+/* A VM that is off: the owner changes in this one command. A failed one stays failed, with its reason. */
 static void assign_offline(struct apply *a, const Drover__CmdMoveAssign *c, struct move_row *move)
 {
 	db_exec(a->db,
-		"UPDATE vm SET owner = ?, generation = generation + 1, state = 1, want = 0, changed = ? "
+		"UPDATE vm SET owner = ?, generation = generation + 1, want = 0, changed = ? "
 		"WHERE name = ?",
 		"sus", c->to, a->index, c->vm);
 	db_exec(a->db,
