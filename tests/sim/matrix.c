@@ -243,9 +243,10 @@ static bool hunt(enum matrix_scenario scene, unsigned jobs, struct matrix_case *
 		*why = shared->results[0];
 		return true;
 	}
-	for (unsigned k = PHASES * PHASES; k > 0; k--) {
-		unsigned src = (k - 1) / PHASES;
-		unsigned dst = (k - 1) % PHASES;
+	/* From the word backwards, then what comes after it: most bugs show around the word. */
+	for (unsigned k = 0; k < PHASES * PHASES; k++) {
+		unsigned src = (DROVER__MOVE_PHASE__SRC_RELEASED + PHASES - k / PHASES) % PHASES;
+		unsigned dst = PHASES - 1 - k % PHASES;
 		unsigned n;
 
 		if (shared->n_seeds[src][dst] == 0)
