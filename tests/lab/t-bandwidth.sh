@@ -14,15 +14,16 @@ lab_start --vms 4 --vm-memory 512MiB --fill random
 drover limit set --bandwidth 50MB >/dev/null
 
 sampler=''
+sent_bytes() { lab exec "$1" awk -F'[: ]+' '$2 == "mig1" { print $11 }' /proc/net/dev; } # NODE
 sample_start() { # NODE
 	mkfifo "$LAB_DIR/sampler"
 	lab exec "$1" "$TEST_SOURCE/rate-sample" mig1 "$LIMIT" <"$LAB_DIR/sampler" >"$LAB_DIR/rates" &
 	sampler=$!
 	exec 7>"$LAB_DIR/sampler"
-	tx_before=$(lab exec "$1" cat /sys/class/net/mig1/statistics/tx_bytes)
+	tx_before=$(sent_bytes "$1")
 }
 sample_end() { # NODE
-	tx_after=$(lab exec "$1" cat /sys/class/net/mig1/statistics/tx_bytes)
+	tx_after=$(sent_bytes "$1")
 	echo >&7
 	exec 7>&-
 	wait "$sampler"
