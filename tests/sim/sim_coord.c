@@ -255,13 +255,43 @@ static void propose(void *data, const Drover__Command *cmd)
 	ev->free_msg = free_cmd;
 }
 
+/* The rows must name this session before its agent's words count: until they do, again. */
+static void propose_session(struct sim_coord *c, unsigned host)
+{
+	struct session *s = &c->sessions[host];
+	Drover__CmdNodeSession now = DROVER__CMD_NODE_SESSION__INIT;
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	struct node_row row;
+	uint8_t boot[16] = {0};
+	char name[16];
+
+	if (s->coord < 0)
+		return;
+	snprintf(name, sizeof(name), "coord%d", s->coord);
+	if (rows_node(c->db, c->sim->hosts[host].name, &row) && row.session &&
+	    memcmp(row.start_id, s->start_id, sizeof(s->start_id)) == 0 && strcmp(row.coordinator, name) == 0)
+		return;
+	boot[0] = (uint8_t)(host + 1);
+	now.node = c->sim->hosts[host].name;
+	now.boot_id.data = boot;
+	now.boot_id.len = sizeof(boot);
+	now.start_id.data = s->start_id;
+	now.start_id.len = sizeof(s->start_id);
+	now.coordinator = name;
+	cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
+	cmd.node_session = &now;
+	propose(c, &cmd);
+}
+
 static void ev_tick(struct sim *sim, struct sim_event *ev)
 {
 	struct sim_coord *c = ev->obj;
 
 	decide(c);
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < SIM_HOSTS; i++) {
+		propose_session(c, i);
 		look_at_report(c, i);
+	}
 	sim_post(sim, 500 * SIM_MS, NULL, ev_tick, c);
 }
 
@@ -402,10 +432,6 @@ static void ev_connected(struct sim *sim, struct sim_event *ev)
 	struct sim_coord *c = sim->coord;
 	unsigned host = agent->host->id;
 	struct session *s = &c->sessions[host];
-	Drover__CmdNodeSession now = DROVER__CMD_NODE_SESSION__INIT;
-	Drover__Command cmd = DROVER__COMMAND__INIT;
-	uint8_t boot[16] = {0};
-	char name[16];
 	int coord = -1;
 	unsigned first = (unsigned)sim_random(sim, SIM_COORDS);
 
@@ -420,18 +446,9 @@ static void ev_connected(struct sim *sim, struct sim_event *ev)
 	session_end(c, host, false);
 	*s = (struct session){.coord = coord, .number = ++c->next_session};
 	memcpy(s->start_id, agent->start_id, sizeof(s->start_id));
-	snprintf(name, sizeof(name), "coord%d", coord);
-	boot[0] = (uint8_t)(host + 1);
-	now.node = agent->host->name;
-	now.boot_id.data = boot;
-	now.boot_id.len = sizeof(boot);
-	now.start_id.data = s->start_id;
-	now.start_id.len = sizeof(s->start_id);
-	now.coordinator = name;
-	cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
-	cmd.node_session = &now;
-	propose(c, &cmd);
+	propose_session(c, host);
 	sim_agent_session_up(agent, coord);
+	send_orders(c, host);
 }
 
 void sim_coord_connect(struct sim_coord *c, struct sim_agent *agent)
