@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# time-limit: 600
+# time-limit: 420
 # During a drain of 6 VMs a random process is killed every 2 s: a daemon, relay or QEMU of any node. Daemons are started again after
 # 1 to 3 s, as systemd would. Afterwards the drain ends by itself, every VM runs exactly once, or its QEMU was killed and Drover
 # says so, and nothing is left behind. DROVER_SEEDS="1 2 3": which runs; default two.
