@@ -6,11 +6,11 @@
 
 #include "agent/move_base.h"
 #include "agent/move_src_end.h"
+#include "agent/move_src_token.h"
 #include "common/mutant.h"
 
 #define CHECK_MS       30000
 #define PATH_RETRY_MS  500
-#define DOWNTIME_MS    1 /* 0 would skip the last dirty sync (measured) */
 #define MAX_PASSES     60
 #define WAIT_LEAST_MS  300
 #define WAIT_MOST_MS   1000
@@ -54,144 +54,6 @@ static void enter(struct move *m, Drover__MovePhase phase, const char *why)
 {
 	if (move_enter(m, phase, why) < 0)
 		move_fail(m, DR_EFAILED, false, "the agent's store does not work");
-}
-
-/* ---------------------------------------------------------------- token and limits */
-
-/* Also while one is held: a grant is good for MOVE_TOKEN_FRESH_US only. */
-static void token_ask(struct move *m)
-{
-	if (m->token != MOVE_TOKEN_ASKED && m->token != MOVE_TOKEN_HELD) {
-		m->token = MOVE_TOKEN_ASKED;
-		m->token_since_us = move_now(m);
-	}
-	m->token_request++;
-	m->token_times[m->token_request % MOVE_TOKEN_TIMES] = move_now(m);
-	move_timer_start(m, MOVE_TIMER_TOKEN, MOVE_TOKEN_RENEW_US / 1000);
-	m->env->dirty(m->env);
-}
-
-/* DESIGN §7.4: aged from when the request was sent, so that no delay makes an old grant look new. */
-static bool token_fresh(const struct move *m)
-{
-	uint32_t granted = m->order->token_granted;
-
-	if (m->token != MOVE_TOKEN_HELD || granted == 0 || m->token_request - granted >= MOVE_TOKEN_TIMES)
-		return false;
-	return move_now(m) - m->token_times[granted % MOVE_TOKEN_TIMES] < MOVE_TOKEN_FRESH_US;
-}
-
-static void token_look(struct move *m)
-{
-	uint32_t granted = m->order->token_granted;
-
-	if (granted > m->token_request) { /* of before a restart: never fresh */
-		m->token_request = granted;
-		memset(m->token_times, 0, sizeof(m->token_times));
-		if (m->token == MOVE_TOKEN_ASKED || m->token == MOVE_TOKEN_HELD)
-			token_ask(m);
-		return;
-	}
-	if (m->token != MOVE_TOKEN_ASKED || granted == 0)
-		return;
-	m->token = MOVE_TOKEN_HELD;
-	if (token_fresh(m))
-		m->token_since_us = move_now(m);
-	else
-		m->token = MOVE_TOKEN_ASKED;
-}
-
-static void token_return(struct move *m)
-{
-	m->token = MOVE_TOKEN_RETURNED;
-	m->token_rounds++;
-	if (m->token_rounds >= MOVE_TOKEN_ROUNDS)
-		move_fail(m, DR_EFAILED, false,
-			  "does not converge: %llu MB are left, the VM dirties %llu MB/s, the blackout limit "
-			  "is %llu ms",
-			  (unsigned long long)(m->figures.remaining / 1000000),
-			  (unsigned long long)(m->figures.dirty_rate / 1000000),
-			  (unsigned long long)move_blackout_ms(m));
-	move_timer_start(m, MOVE_TIMER_TOKEN, MOVE_TOKEN_REST_MS);
-	m->env->dirty(m->env);
-}
-
-/* Asked for up front, and the copy turns out to take a while: others may switch over meanwhile. */
-static void token_release(struct move *m)
-{
-	m->token = MOVE_TOKEN_RETURNED;
-	move_timer_start(m, MOVE_TIMER_TOKEN, MOVE_TOKEN_RELEASE_MS);
-	m->env->dirty(m->env);
-}
-
-static void token_timer(struct move *m)
-{
-	uint64_t timebox_ms = m->order->token_timebox_ms != 0 ? m->order->token_timebox_ms : MOVE_TIMEBOX_MS;
-
-	switch (m->token) {
-	case MOVE_TOKEN_HELD:
-		if (m->stopped_us == 0 && move_phase(m) == P(SRC_SWITCHING) &&
-		    move_now(m) - m->token_since_us > timebox_ms * 1000)
-			token_return(m);
-		else
-			token_ask(m);
-		break;
-	case MOVE_TOKEN_ASKED:
-		token_ask(m);
-		break;
-	case MOVE_TOKEN_RETURNED:
-		m->token = MOVE_TOKEN_NONE;
-		break;
-	case MOVE_TOKEN_NONE:
-		break;
-	}
-}
-
-static void set_limit(struct move *m, enum move_limit limit)
-{
-	struct move_qmp_args args = {.max_bandwidth = 0, .downtime_limit_ms = DOWNTIME_MS};
-
-	if (m->limit == limit || m->seq[MOVE_QMP_PARAMETERS] != 0)
-		return; /* the answer brings us back */
-	if (limit == MOVE_LIMIT_HOLD)
-		args.max_bandwidth = MOVE_HOLD_BANDWIDTH;
-	if (limit == MOVE_LIMIT_SWITCH)
-		args.downtime_limit_ms = move_blackout_ms(m);
-	m->limit = limit;
-	move_ask(m, MOVE_QMP_PARAMETERS, &args);
-}
-
-static bool near_end(const struct move *m)
-{
-	uint64_t window_ms = move_blackout_ms(m) + MOVE_NEAR_MS;
-	uint64_t bytes = m->order->attempt > 1 ? MOVE_SMALL : MOVE_NEAR_BYTES;
-
-	if (m->figures.total == 0)
-		return false;
-	return m->figures.remaining <= bytes ||
-	       m->figures.remaining / 1000 <= m->guest_rate / 1000 * window_ms / 1000;
-}
-
-/* More than a second and the blackout limit are left at the rate by which what remains shrinks. */
-static bool far_from_end(const struct move *m)
-{
-	uint64_t window_ms = move_blackout_ms(m) + MOVE_NEAR_MS + MOVE_TOKEN_RELEASE_MS;
-
-	return m->figures.total != 0 && m->guest_rate != 0 && !near_end(m) &&
-	       m->figures.remaining / 1000 > m->guest_rate / 1000 * window_ms / 1000;
-}
-
-/* Whether this copy may be over before a poll would notice: ask before it starts (see move_src.h). */
-static bool asks_upfront(const struct move *m)
-{
-	return m->order->src_memory <= MOVE_SMALL;
-}
-
-static bool upfront_over(const struct move *m)
-{
-	uint64_t wait_ms = m->order->attempt > 1 ? MOVE_UPFRONT_RETRY_MS : MOVE_UPFRONT_MS;
-
-	return m->token != MOVE_TOKEN_ASKED || move_now(m) - m->token_since_us >= wait_ms * 1000;
 }
 
 /* ---------------------------------------------------------------- channels */
@@ -330,12 +192,12 @@ static void src_connecting(struct move *m)
 	move_once(m, MOVE_QMP_CAPABILITIES, NULL);
 	if (m->answers[MOVE_QMP_CAPABILITIES] != MOVE_ANSWER_OK || m->channel != MOVE_CHANNEL_UP)
 		return;
-	set_limit(m, MOVE_LIMIT_COPY);
+	src_set_limit(m, MOVE_LIMIT_COPY);
 	if (m->answers[MOVE_QMP_PARAMETERS] != MOVE_ANSWER_OK || m->seq[MOVE_QMP_PARAMETERS] != 0)
 		return;
 	move_timer_stop(m, MOVE_TIMER_PHASE);
-	if (asks_upfront(m))
-		token_ask(m);
+	if (src_asks_upfront(m))
+		src_token_ask(m);
 	enter(m, P(SRC_COPYING), "connected");
 }
 
@@ -343,7 +205,7 @@ static void src_connecting(struct move *m)
 static void pre_switchover(struct move *m)
 {
 	uint64_t wait_ms = move_blackout_ms(m);
-	bool token = token_fresh(m);
+	bool token = src_token_fresh(m);
 
 	if (token && m->env->lease_age_us(m->env) < MOVE_LEASE_FRESH_US) {
 		move_timer_stop(m, MOVE_TIMER_STOPPED);
@@ -360,34 +222,34 @@ static void pre_switchover(struct move *m)
 	move_log(m, LOG_NOTICE, "stopped at pre-switchover without a fresh %s: waiting at most %llu ms",
 		 token ? "lease" : "token", (unsigned long long)wait_ms);
 	if (!token)
-		token_ask(m);
+		src_token_ask(m);
 	move_timer_start(m, MOVE_TIMER_STOPPED, wait_ms);
 }
 
 static void copying_limits(struct move *m)
 {
-	bool held = token_fresh(m);
+	bool held = src_token_fresh(m);
 
 	if (move_phase(m) == P(SRC_SWITCHING)) {
-		if (m->token == MOVE_TOKEN_NONE && near_end(m))
-			token_ask(m);
+		if (m->token == MOVE_TOKEN_NONE && src_near_end(m))
+			src_token_ask(m);
 		if (m->token == MOVE_TOKEN_HELD)
-			set_limit(m, MOVE_LIMIT_SWITCH);
+			src_set_limit(m, MOVE_LIMIT_SWITCH);
 		else
-			set_limit(m, m->token == MOVE_TOKEN_ASKED && near_end(m) ? MOVE_LIMIT_HOLD
-										 : MOVE_LIMIT_COPY);
+			src_set_limit(m, m->token == MOVE_TOKEN_ASKED && src_near_end(m) ? MOVE_LIMIT_HOLD
+											 : MOVE_LIMIT_COPY);
 		return;
 	}
-	if (m->token == MOVE_TOKEN_NONE && near_end(m))
-		token_ask(m);
-	if (held && near_end(m))
+	if (m->token == MOVE_TOKEN_NONE && src_near_end(m))
+		src_token_ask(m);
+	if (held && src_near_end(m))
 		enter(m, P(SRC_SWITCHING), "token granted: QEMU may stop the VM");
-	else if ((m->token == MOVE_TOKEN_HELD || m->token == MOVE_TOKEN_ASKED) && far_from_end(m))
-		token_release(m);
-	else if ((m->token == MOVE_TOKEN_ASKED || m->token == MOVE_TOKEN_HELD) && near_end(m))
-		set_limit(m, MOVE_LIMIT_HOLD);
+	else if ((m->token == MOVE_TOKEN_HELD || m->token == MOVE_TOKEN_ASKED) && src_far_from_end(m))
+		src_token_release(m);
+	else if ((m->token == MOVE_TOKEN_ASKED || m->token == MOVE_TOKEN_HELD) && src_near_end(m))
+		src_set_limit(m, MOVE_LIMIT_HOLD);
 	else
-		set_limit(m, MOVE_LIMIT_COPY);
+		src_set_limit(m, MOVE_LIMIT_COPY);
 }
 
 static void copying_active(struct move *m)
@@ -420,7 +282,7 @@ static void src_copying(struct move *m)
 		return;
 	if (!m->restored && move_phase(m) == P(SRC_COPYING) &&
 	    m->answers[MOVE_QMP_MIGRATE] == MOVE_ANSWER_NOT_ASKED) {
-		if (!upfront_over(m))
+		if (!src_upfront_over(m))
 			return;
 		move_once(m, MOVE_QMP_MIGRATE, NULL);
 		move_crash_point(m, "migrate");
@@ -668,10 +530,10 @@ static void fired(struct move *m, unsigned timer)
 	if (timer == MOVE_TIMER_PHASE)
 		phase_deadline(m);
 	else if (timer == MOVE_TIMER_TOKEN && before_word(m))
-		token_timer(m);
+		src_token_timer(m);
 	else if (timer == MOVE_TIMER_STOPPED && with_relay(m) && move_phase(m) < P(SRC_COMPLETING))
 		move_fail(m, DR_EFAILED, false, "no %s while the VM was stopped",
-			  token_fresh(m) ? "fresh lease" : "switch-over token");
+			  src_token_fresh(m) ? "fresh lease" : "switch-over token");
 	else if (timer == MOVE_TIMER_R29)
 		src_r29(m);
 }
@@ -683,7 +545,7 @@ static void take(struct move *m, const struct move_event *ev)
 		start(m);
 		break;
 	case MOVE_EV_ORDER:
-		token_look(m);
+		src_token_look(m);
 		break;
 	case MOVE_EV_ORDER_LOST:
 		if (before_word(m))
