@@ -14,6 +14,7 @@ lab_start --vms 4 --vm-memory 512MiB --fill random
 drover limit set --bandwidth 50MB >/dev/null
 
 sampler=''
+# shellcheck disable=SC2016 # awk expands it
 sent_bytes() { lab exec "$1" awk -F'[: ]+' '$2 == "mig1" { print $11 }' /proc/net/dev; } # NODE
 sample_start() { # NODE
 	mkfifo "$LAB_DIR/sampler"
