@@ -8,16 +8,17 @@
 #include "sim.h"
 #include "sim_coord.h"
 
-#define WARM_UP	     (6 * SIM_S)
-#define HEAL	     (8 * SIM_S)
-#define STOP_FOR     (40 * SIM_S)
-#define CUT_FOR_GOOD (80 * SIM_S)
-#define RUN_MOST     (240 * SIM_S)
-#define REST	     (1500 * SIM_MS) /* nothing happens for so long: at rest */
-#define SRC	     0
-#define DST	     1
-#define VM	     0
-#define OTHER_VM     1 /* moved once before, elsewhere */
+#define WARM_UP	 (6 * SIM_S)
+#define HEAL	 (8 * SIM_S)
+#define STOP_FOR (40 * SIM_S)
+#define CUT_FOR_GOOD                                                                                         \
+	(150 * SIM_S) /* the leader gives an agent up after 60 s, and its clean-up after 60 more */
+#define RUN_MOST (240 * SIM_S)
+#define REST	 (1500 * SIM_MS) /* nothing happens for so long: at rest */
+#define SRC	 0
+#define DST	 1
+#define VM	 0
+#define OTHER_VM 1 /* moved once before, elsewhere */
 
 static const uint64_t delays[] = {0, 300, 2 * SIM_MS, 12 * SIM_MS, 70 * SIM_MS, 400 * SIM_MS};
 
@@ -365,12 +366,17 @@ static uint64_t blackout_bound(const struct run *r)
 	return SIM_NEVER;
 }
 
+static bool move_ended(struct sim *sim)
+{
+	const char *state = sim_coord_move_state(sim->coord, VM, NULL, NULL);
+
+	return strcmp(state, "done") == 0 || strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0;
+}
+
 static bool at_rest(struct run *r)
 {
 	struct sim *sim = r->sim;
-	const char *state = sim_coord_move_state(sim->coord, VM, NULL, NULL);
-	bool ended =
-		strcmp(state, "done") == 0 || strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0;
+	bool ended = move_ended(sim);
 
 	for (unsigned i = 0; i < SIM_HOSTS && ended; i++)
 		for (unsigned k = 0; k < SIM_MACHINES; k++)
@@ -395,6 +401,10 @@ static void finish(struct run *r, struct matrix_result *out)
 		sim_broken(sim, "R26: vm1 was moved to a host that has another disk under that name");
 	if (sim->broken[0] == '\0' && r->done && r->c->fault != FAULT_ALL_NEVER)
 		sim_check_end(sim);
+	if (sim->broken[0] == '\0' && r->done && r->c->fault == FAULT_ALL_NEVER && !move_ended(sim) &&
+	    strcmp(sim_coord_move_state(sim->coord, VM, NULL, NULL), "committed") !=
+		    0) /* R21: its slot is held */
+		sim_broken(sim, "the move of a host that is cut off does not end");
 	if (sim->broken[0] == '\0' && r->done && r->c->fault == FAULT_ALL_NEVER &&
 	    sim->dark_since[VM] != SIM_NEVER &&
 	    phase_of(sim, SRC, DROVER__MOVE_ROLE__MOVE_SRC) < DROVER__MOVE_PHASE__SRC_RELEASED)
