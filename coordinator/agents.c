@@ -77,7 +77,9 @@ static void check_report(struct agent *a)
 	struct server *s = a->server;
 
 	a->next_check_us = env_now_us(s->env) + SERVER_RESEND_US;
-	if (!lookup_session(s->db, a->node, a->start_id, s->conf.name)) {
+	if (lookup_session(s->db, a->node, a->start_id, s->conf.name)) {
+		a->claimed = true;
+	} else {
 		/* The session itself must be in the rows first: everything else is compared with it. */
 		Drover__Command cmd;
 		Drover__CmdNodeSession session;
@@ -109,11 +111,28 @@ static void send_orders(struct agent *a)
 	drover__agent_orders__free_unpacked(orders, NULL);
 }
 
+/* Whose place was taken, or who is silent, must come again: a dead connection never fights for the row. */
+static bool is_over(const struct agent *a, uint64_t now)
+{
+	return now > a->heard_us + SERVER_AGENT_SILENT_US ||
+	       (a->claimed && !lookup_session(a->server->db, a->node, a->start_id, a->server->conf.name));
+}
+
 void agents_work(struct server *s)
 {
 	uint64_t now = env_now_us(s->env);
+	struct agent *next;
 
-	for (struct agent *a = s->agents; a != NULL; a = a->next) {
+	for (struct agent *a = s->agents; a != NULL; a = next) {
+		next = a->next;
+		if (is_over(a, now)) {
+			struct conn *conn = a->conn;
+
+			agents_lost(a, a->claimed ? "silent, or its place was taken" : "silent");
+			clients_forget(s, conn);
+			conn_close(conn);
+			continue;
+		}
 		if (a->dirty || now >= a->next_check_us)
 			check_report(a);
 		if (a->dirty)
@@ -208,6 +227,7 @@ static void progress_in(struct agent *a, const Drover__Progress *progress)
 
 void agents_on_message(struct agent *a, const Drover__Msg *msg)
 {
+	a->heard_us = env_now_us(a->server->env);
 	switch (msg->body_case) {
 	case DROVER__MSG__BODY_AGENT_REPORT:
 		report_in(a, msg->agent_report);
@@ -263,8 +283,7 @@ static void replace_older(struct server *s, const char *node)
 		if (c->agent != NULL && strcmp(c->agent->node, node) == 0) {
 			struct conn *conn = c->conn;
 
-			agents_free(c->agent);
-			c->agent = NULL;
+			agents_lost(c->agent, "its agent has connected anew");
 			clients_forget(s, conn);
 			conn_close(conn);
 			return;
@@ -300,6 +319,7 @@ void agents_hello(struct server *s, struct client *client, const Drover__Hello *
 	memcpy(a->boot_id, hello->boot_id.data, sizeof(a->boot_id));
 	memcpy(a->start_id, hello->start_id.data, sizeof(a->start_id));
 	a->dirty = true;
+	a->heard_us = env_now_us(s->env);
 	a->next = s->agents;
 	s->agents = a;
 	client->agent = a;

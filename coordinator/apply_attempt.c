@@ -331,6 +331,11 @@ void apply_move_fact(struct apply *a, const Drover__CmdMoveFact *c)
 		apply_refuse(a, DR_EREFUSED, "not a side of that attempt"); /* R5 */
 		return;
 	}
+	if (f->relay_port > UINT16_MAX || f->error_exit > UINT8_MAX) {
+		apply_refuse(a, DR_EUSAGE, "relay port %u or exit status %u is out of range", f->relay_port,
+			     f->error_exit);
+		return;
+	}
 	if (!fact_allowed(a, f, &t))
 		return;
 	fact_events(a, c);

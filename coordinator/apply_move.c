@@ -260,6 +260,10 @@ void apply_move_assign(struct apply *a, const Drover__CmdMoveAssign *c)
 		apply_refuse(a, DR_EREFUSED, "%s does not run", c->vm);
 		return;
 	}
+	if (vm.want == DROVER__VM_WANT__WANT_STOP || vm.want == DROVER__VM_WANT__WANT_KILL) {
+		apply_refuse(a, DR_EREFUSED, "%s is being stopped", c->vm);
+		return;
+	}
 	if (c->key.len != 32) {
 		apply_refuse(a, DR_EUSAGE, "an attempt needs a key of 32 bytes");
 		return;

@@ -18,8 +18,9 @@ static bool ensure_node(struct apply *a, const char *name)
 		"INSERT INTO node (name, incarnation, boot_id, start_id, coordinator, fenced_boot, leaving, "
 		"paused,"
 		" quarantined, health, health_why, memory_total, facts, changed)"
-		" VALUES (?, 1, x'', x'', '', x'', x'', 0, 0, 'up', '', 0, x'', ?)",
-		"su", name, a->index);
+		" VALUES (?, ?, x'', x'', '', x'', x'', 0, 0, 'up', '', 0, x'', ?)",
+		/* Agents remember incarnations: a node that comes again must not fall behind its own past. */
+		"suu", name, a->index, a->index);
 	apply_event(a, "node", (struct about){.node = name}, "%s registered", name);
 	return true;
 }
@@ -80,6 +81,14 @@ void apply_node_session(struct apply *a, const Drover__CmdNodeSession *c)
 	if (known_start && strcmp(node.coordinator, c->coordinator) == 0 &&
 	    msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID))
 		return;
+	/* Two agents of one name (a cloned host, a connection that is dead but not noticed yet): the second
+	 * must wait until the first one's session is lost. Its boot id would prove a death that did not
+	 * happen (R9). */
+	if (node.session && !known_start) {
+		apply_refuse(a, DR_EREFUSED, "another agent of %s has a session at %s", c->node,
+			     node.coordinator);
+		return;
+	}
 	/* SAFETY R9: a new boot proves that nothing of the last one runs. */
 	if (node.has_boot && !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID))
 		attempt_host_died(a, c->node, "its host has booted anew");

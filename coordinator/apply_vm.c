@@ -41,8 +41,10 @@ void apply_vm_add(struct apply *a, const Drover__CmdVmAdd *c)
 	db_exec(a->db,
 		"INSERT INTO vm (name, uuid, owner, generation, state, want, priority, memory, move, error, "
 		"spec, launch,"
-		" changed) VALUES (?, ?, ?, 1, 1, 0, 0, 0, 0, '', x'', x'', ?)",
-		"sbsu", spec->name, spec->uuid.data, spec->uuid.len, c->node, a->index);
+		" changed) VALUES (?, ?, ?, ?, 1, 0, 0, 0, 0, '', x'', x'', ?)",
+		/* Hosts remember the generations of a name: one that comes again must begin above all of them
+		   (R6). */
+		"sbsuu", spec->name, spec->uuid.data, spec->uuid.len, c->node, a->index, a->index);
 	store_spec(a, spec);
 	apply_object(a, "vm", 0, spec->name);
 	apply_event(a, "vm", (struct about){.vm = spec->name, .node = c->node}, "%s was added on %s",
@@ -124,9 +126,13 @@ static bool start_allowed(struct apply *a, const Drover__CmdVmStart *c, const st
 		apply_refuse(a, DR_EREFUSED, "%s is %s on %s", c->vm, rows_vm_state(a->db, vm), vm->owner);
 		return false;
 	}
+	/* A destination whose abort is committed can never run it; only that host itself must be clean first.
+	 */
 	if (vm->move != 0 ||
-	    db_exists(a->db, "SELECT 1 FROM move_attempt WHERE vm = ? AND (src_gone = 0 OR dst_gone = 0)",
-		      "s", c->vm)) {
+	    db_exists(a->db,
+		      "SELECT 1 FROM move_attempt WHERE vm = ? AND (src_gone = 0 OR dst_gone = 0 AND "
+		      "(decision <> 2 OR dst = ?))",
+		      "ss", c->vm, c->node)) {
 		apply_refuse(a, DR_EREFUSED, "%s takes part in a move", c->vm);
 		return false;
 	}
@@ -154,6 +160,11 @@ void apply_vm_start(struct apply *a, const Drover__CmdVmStart *c)
 
 	if (!apply_need_vm(a, c->vm, &vm))
 		return;
+	if (vm.want == DROVER__VM_WANT__WANT_STOP || vm.want == DROVER__VM_WANT__WANT_KILL) {
+		apply_refuse(a, DR_EREFUSED, "%s is being stopped on %s: start it when it is off", c->vm,
+			     vm.owner);
+		return;
+	}
 	if (vm.state == DROVER__VM_STATE__VM_RUNNING || vm.state == DROVER__VM_STATE__VM_STARTING)
 		return; /* already true */
 	if (!start_allowed(a, c, &vm))
@@ -179,7 +190,8 @@ void apply_vm_stop(struct apply *a, const Drover__CmdVmStop *c)
 
 	if (!apply_need_vm(a, c->vm, &vm) || rows_vm_off(&vm) || vm.want == want)
 		return;
-	if (vm.move != 0 && rows_move(a->db, vm.move, &move) && strcmp(move.state, "queued") != 0) {
+	if (vm.move != 0 && rows_move(a->db, vm.move, &move) && strcmp(move.state, "queued") != 0 &&
+	    strcmp(move.state, "committed") != 0) {
 		apply_refuse(a, DR_EREFUSED,
 			     "%s is being moved: wait, or cancel it first (drover move cancel %llu)", c->vm,
 			     (unsigned long long)vm.move);

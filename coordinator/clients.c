@@ -174,6 +174,7 @@ static void forward(struct server *s, struct pending *p)
 	msg.to = consensus_leader(s->consensus, NULL);
 	if (msg.to == 0 || msg.to == consensus_self(s->consensus))
 		return;
+	p->handed_on = true;
 	fwd.request = p->request;
 	fwd.who = p->who;
 	msg.body_case = DROVER__PEER_MSG__BODY_FORWARD;
@@ -254,6 +255,9 @@ static void pending_try(struct server *s, struct pending *p)
 	if (!s->transport->quorate(s->transport) &&
 	    p->request->verb_case == DROVER__REQUEST__VERB_CLUSTER_INIT)
 		return;
+	/* Once it was proposed or handed on, it may still be committed: only its deadline ends the wait. */
+	if (!s->transport->quorate(s->transport) && p->handed_on)
+		return;
 	if (!s->transport->quorate(s->transport)) {
 		pending_refuse(s, p, DR_ENOQUORUM,
 			       "no quorum on this side of the cluster: nothing was changed");
@@ -278,6 +282,7 @@ static void pending_try(struct server *s, struct pending *p)
 		pending_answer(s, p, answer);
 	} else if (ret == 0) {
 		p->proposed = true;
+		p->handed_on = true;
 		p->proposed_term = consensus_term(s->consensus);
 	}
 	drover__response__free_unpacked(answer, NULL);
@@ -363,12 +368,12 @@ void clients_tick(struct server *s)
 
 	for (struct pending *p = s->pending; p != NULL; p = next) {
 		next = p->next;
-		if (now >= p->deadline_us)
-			pending_refuse(
-				s, p, consensus_leader(s->consensus, NULL) == 0 ? DR_ENOQUORUM : DR_ETIMEOUT,
-				consensus_leader(s->consensus, NULL) == 0
-					? "no leader: nothing was changed as far as this coordinator knows"
-					: "not answered in time; the work goes on");
+		if (now >= p->deadline_us && p->handed_on)
+			pending_refuse(s, p, DR_ETIMEOUT,
+				       "not answered in time: it may still be done; look, or repeat it with "
+				       "the same id");
+		else if (now >= p->deadline_us)
+			pending_refuse(s, p, DR_ENOQUORUM, "no leader in time: nothing was changed");
 		else if (now >= p->again_us)
 			pending_try(s, p);
 	}
@@ -448,11 +453,16 @@ static void on_hello(struct client *c, const Drover__Hello *hello)
 	Drover__Welcome welcome = DROVER__WELCOME__INIT;
 	char cluster[LOOKUP_NAME];
 
-	if (hello->role == DROVER__HELLO__ROLE__AGENT) {
+	if (hello->role == DROVER__HELLO__ROLE__AGENT && c->may_write) {
 		agents_hello(s, c, hello);
 		return;
 	}
 	c->greeted = true;
+	if (hello->role == DROVER__HELLO__ROLE__AGENT) {
+		welcome.exit = DR_EAUTH;
+		welcome.message =
+			(char *)(uintptr_t) "you may read only: an agent needs the cluster key, or root";
+	}
 	welcome.protocol = 1;
 	welcome.node = s->conf.name;
 	if (s->consensus != NULL) {

@@ -9,17 +9,18 @@
 #include "coordinator/msg.h"
 #include "coordinator/plan.h"
 
-#define SECOND	      UINT64_C(1000000)
-#define AGAIN_US      (2 * SECOND) /* proposed and not seen applied: once more */
-#define REFUSED_US    (1 * SECOND) /* after a refusal by apply */
-#define NO_TARGET_US  (5 * SECOND)
-#define AWAY_US	      (60 * SECOND)
-#define SHUTDOWN_US   (300 * SECOND)
-#define BACKOFF_MAX_S 8u
-#define TRIM_EVERY_US (60 * SECOND)
-#define KEEP_REQUESTS 4096u
-#define KEEP_EVENTS   8192u
-#define KEEP_MOVES    2048u
+#define SECOND		   UINT64_C(1000000)
+#define AGAIN_US	   (2 * SECOND) /* proposed and not seen applied: once more */
+#define REFUSED_US	   (1 * SECOND) /* after a refusal by apply */
+#define NO_TARGET_US	   (5 * SECOND)
+#define AWAY_US		   (60 * SECOND)
+#define SHUTDOWN_US	   (300 * SECOND)
+#define COMMITTED_CLEAN_US (300 * SECOND)
+#define BACKOFF_MAX_S	   8u
+#define TRIM_EVERY_US	   (60 * SECOND)
+#define KEEP_REQUESTS	   4096u
+#define KEEP_EVENTS	   8192u
+#define KEEP_MOVES	   2048u
 
 struct drain_scheduler *drain_scheduler_new(struct env *env)
 {
@@ -253,6 +254,11 @@ static bool vm_ready(struct pass *p, struct memo *m, const struct move_row *move
 					vm->owner, (unsigned long long)(AWAY_US / SECOND));
 		return false;
 	}
+	if (vm->want == DROVER__VM_WANT__WANT_STOP || vm->want == DROVER__VM_WANT__WANT_KILL) {
+		if (p->now - m->since_us >= SHUTDOWN_US)
+			drain_fail_move(p, m, move, DR_EFAILED, "it did not shut down within 5 minutes");
+		return false;
+	}
 	if (vm->state != DROVER__VM_STATE__VM_RUNNING && vm->state != DROVER__VM_STATE__VM_PAUSED) {
 		if (p->now - m->since_us >= AWAY_US)
 			drain_fail_move(p, m, move, DR_EFAILED, "it has been %s for %llu s",
@@ -351,6 +357,28 @@ static unsigned list_failures(struct pass *p, uint64_t drain, char *text, size_t
 	return n;
 }
 
+/* Committed moves wait for their clean-up, but not for a host that does not answer, nor for ever (I5). */
+static bool cleaning_up(struct pass *p, const struct drain_row *drain)
+{
+	struct db_rows rows;
+	bool waits = false;
+
+	db_query(p->db, &rows,
+		 "SELECT m.id FROM move m JOIN move_attempt t ON t.move = m.id AND t.attempt = m.attempt"
+		 " WHERE m.drain = ? AND m.state = 'committed'"
+		 " AND (t.dst_gone = 0 AND t.dst IN (SELECT name FROM node WHERE health <> 'down')"
+		 "  OR t.src_gone = 0 AND t.src IN (SELECT name FROM node WHERE health <> 'down')) ORDER BY "
+		 "m.id",
+		 "u", drain->id);
+	while (!waits && db_next(&rows)) {
+		const struct memo *m = drain_memo(p->s, db_u64(&rows, 0));
+
+		waits = p->now - m->since_us < COMMITTED_CLEAN_US;
+	}
+	db_done(&rows);
+	return waits;
+}
+
 static void decide_drain(struct pass *p, const struct drain_row *drain)
 {
 	char error[ROWS_ERROR];
@@ -363,13 +391,7 @@ static void decide_drain(struct pass *p, const struct drain_row *drain)
 		      "'committed')",
 		      "u", drain->id))
 		return;
-	/* Committed moves wait for their clean-up, but not for a host that does not answer (I5). */
-	if (db_exists(p->db,
-		      "SELECT 1 FROM move m JOIN move_attempt t ON t.move = m.id AND t.attempt = m.attempt"
-		      " WHERE m.drain = ? AND m.state = 'committed'"
-		      " AND (t.dst_gone = 0 AND t.dst IN (SELECT name FROM node WHERE health <> 'down')"
-		      "  OR t.src_gone = 0 AND t.src IN (SELECT name FROM node WHERE health <> 'down'))",
-		      "u", drain->id))
+	if (cleaning_up(p, drain))
 		return;
 	if (list_failures(p, drain->id, error, sizeof(error)) > 0)
 		drain_state(p, drain, "failed", error);

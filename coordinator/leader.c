@@ -28,15 +28,13 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 	Drover__Command stamped = *cmd;
 	DR_AUTO_FREE uint8_t *bytes = NULL;
 	size_t size;
+	int ret;
 
 	/* What this version does not know would stop every member that applies it (SAFETY R20). */
 	if (!msg_known(cmd)) {
 		log_warning("%s from a newer coordinator is not proposed", apply_command_name(cmd));
 		return -DR_EPROTO;
 	}
-	/* From proposing the fencing until it is decided, the node gets no lease (SAFETY R11). */
-	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED && s->lease != NULL)
-		lease_block(s->lease, cmd->node_fenced->node, true);
 	stamped.version = APPLY_VERSION;
 	stamped.utc_us = env_utc_us(s->env);
 	stamped.term = consensus_term(s->consensus);
@@ -45,7 +43,11 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 	if (bytes == NULL)
 		return -DR_ENOMEM;
 	drover__command__pack(&stamped, bytes);
-	return consensus_propose(s->consensus, bytes, size, done, data);
+	ret = consensus_propose(s->consensus, bytes, size, done, data);
+	/* From proposing the fencing until it is decided, the node gets no lease (SAFETY R11). */
+	if (ret == 0 && cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED && s->lease != NULL)
+		lease_block(s->lease, cmd->node_fenced->node, true);
+	return ret;
 }
 
 static void decide(void *data, const Drover__Command *cmd)

@@ -28,15 +28,16 @@
 #include "db/db.h"
 #include "proto/conn.h"
 
-#define SERVER_PEERS_MAX    16
-#define SERVER_REQUEST_ID   16
-#define SERVER_TOKEN_BYTES  24
-#define SERVER_DIGESTS	    512	    /* own recent digests, to compare with the others' */
-#define SERVER_TICK_US	    100000  /* leader's and sessions' periodic work */
-#define SERVER_PEER_LOST_US 3000000 /* no status for so long: the member counts as lost */
-#define SERVER_RESEND_US    500000  /* a report that had no effect is proposed again */
-#define SERVER_TIMEOUT_MS   30000   /* of a request that names none */
-#define SERVER_FORWARD_US   300000  /* a forwarded request is repeated after so long */
+#define SERVER_PEERS_MAX       16
+#define SERVER_REQUEST_ID      16
+#define SERVER_TOKEN_BYTES     24
+#define SERVER_DIGESTS	       512	/* own recent digests, to compare with the others' */
+#define SERVER_AGENT_SILENT_US 10000000 /* an agent asks for its lease every second */
+#define SERVER_TICK_US	       100000	/* leader's and sessions' periodic work */
+#define SERVER_PEER_LOST_US    3000000	/* no status for so long: the member counts as lost */
+#define SERVER_RESEND_US       500000	/* a report that had no effect is proposed again */
+#define SERVER_TIMEOUT_MS      30000	/* of a request that names none */
+#define SERVER_FORWARD_US      300000	/* a forwarded request is repeated after so long */
 
 /* A client's mutating request that waits for its command to be applied here, or for the leader's refusal. */
 struct pending {
@@ -51,6 +52,7 @@ struct pending {
 	uint64_t deadline_us;
 	uint64_t again_us; /* when it is handed to the leader again */
 	bool proposed;	   /* by this member, as leader of proposed_term */
+	bool handed_on; /* proposed or forwarded at least once: it may be committed whatever happens here */
 	uint64_t proposed_term;
 };
 
@@ -78,6 +80,8 @@ struct agent {
 	uint8_t start_id[16];
 	Drover__AgentReport *report; /* the newest */
 	bool dirty;		     /* orders must be sent */
+	bool claimed;		     /* the rows named this session once; if they no longer do, it is over */
+	uint64_t heard_us;
 	uint64_t next_check_us;
 	struct sent_command sent[64]; /* proposals that are under way */
 };

@@ -150,13 +150,16 @@ static void test_fence_source_without_words(void **state)
 {
 	struct core *c = *state;
 	uint64_t id = moving(c, DROVER__MOVE_PHASE__SRC_COMPLETING, DROVER__MOVE_PHASE__DST_COMPLETED);
+	struct node_row before;
 	struct node_row node;
 
+	assert_true(rows_node(c->db, "node1", &before));
 	fence(c, "node1");
 	assert_string_equal(core_vm(c, "vm1").owner, "node1");
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
 	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
-	assert_true(rows_node(c->db, "node1", &node) && node.incarnation == 2 && !node.session);
+	assert_true(rows_node(c->db, "node1", &node) && node.incarnation > before.incarnation &&
+		    !node.session);
 	/* The fenced boot may not come back; another one may. */
 	CORE_BODY(cmd, body, NODE_SESSION, node_session, Drover__CmdNodeSession, drover__cmd_node_session);
 	body.node = (char *)"node1";
@@ -180,6 +183,14 @@ static void test_fence_destination(void **state)
 	assert_string_equal(core_move(c, id).state, "cancelling");
 }
 
+static void session_lost(struct core *c, const char *node, uint8_t start)
+{
+	CORE_BODY(cmd, body, NODE_SESSION, node_session, Drover__CmdNodeSession, drover__cmd_node_session);
+	body.node = (char *)(uintptr_t)node;
+	body.start_id = core_bytes(start);
+	assert_int_equal(core_apply(c, &cmd), 0);
+}
+
 static void test_new_boot(void **state)
 {
 	struct core *c = *state;
@@ -189,12 +200,20 @@ static void test_new_boot(void **state)
 	body.boot_id = core_bytes(1);
 	body.start_id = core_bytes(21);
 	body.coordinator = (char *)"node2";
+	/* A second agent of that name: a cloned host would prove the death of a living one (R9). */
+	assert_int_equal(core_apply(c, &cmd), 6);
+	body.boot_id = core_bytes(22);
+	assert_int_equal(core_apply(c, &cmd), 6);
+	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_RUNNING);
+	session_lost(c, "node1", 1);
+	body.boot_id = core_bytes(1);
 	assert_int_equal(core_apply(c, &cmd), 0); /* the agent was restarted: its VMs run on */
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_RUNNING);
 	/* The word of the session before does not count any more (R12). */
 	assert_int_equal(core_vm_fact(c, "node1", 1, "vm1", core_vm(c, "vm1").generation,
 				      DROVER__VM_STATE__VM_STOPPED),
 			 6);
+	session_lost(c, "node1", 21);
 	body.boot_id = core_bytes(22);
 	assert_int_equal(core_apply(c, &cmd), 0);
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
