@@ -184,30 +184,32 @@ bool amove_holds_vm(const struct agent *a, const char *vm)
 
 /* ------------------------------------------------ after a restart */
 
-void amove_restore(struct agent *a, const struct store_move *row)
+int amove_restore(struct agent *a, const struct store_move *row)
 {
 	const Drover__MoveOrder *o = row->order;
 	struct amove *am = make(a, o, &row->record);
 	struct vm *vm = vm_find(a, o->vm);
 	bool src = am->role == DROVER__MOVE_ROLE__MOVE_SRC;
 	uint64_t want = src ? o->generation : o->generation + 1;
+	int rc = 0;
 
 	am->procs.qemu = row->qemu;
 	am->procs.relay = row->relay;
 	if (gone(am)) {
 		am->started = true;
-		return;
+		return 0;
 	}
 	if (vm != NULL && (vm->generation != want || vm->watch != NULL))
-		return;
+		return 0;
 	if (vm == NULL && src)
-		vm = vm_leaving_restore(a, o, row->qemu.pid, row->qemu.start_time);
+		rc = vm_leaving_restore(a, o, row->qemu.pid, row->qemu.start_time, &vm);
 	else if (vm == NULL)
-		vm = vm_incoming_restore(a, o, row->qemu.pid, row->qemu.start_time);
+		rc = vm_incoming_restore(a, o, row->qemu.pid, row->qemu.start_time, &vm);
 	if (vm == NULL)
-		return;
+		return rc;
 	amove_hold(am, vm);
 	am->procs.qemu = row->qemu;
+	return 0;
 }
 
 void amove_start_all(struct agent *a)

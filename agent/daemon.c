@@ -89,21 +89,46 @@ static void find_vm_user(struct agent *a)
 	a->vm_gid = pw->pw_gid;
 }
 
+struct restoring {
+	struct agent *agent;
+	int rc;
+	pid_t pid; /* of the first process that could not be opened */
+};
+
 static void on_vm_row(const struct store_vm *row, void *data)
 {
-	vm_restore(data, row);
+	struct restoring *r = data;
+
+	if (r->rc != 0)
+		return;
+	r->rc = vm_restore(r->agent, row);
+	r->pid = row->pid;
 }
 
 static void on_move_row(const struct store_move *row, void *data)
 {
-	amove_restore(data, row);
+	struct restoring *r = data;
+
+	if (r->rc != 0)
+		return;
+	r->rc = amove_restore(r->agent, row);
+	r->pid = row->qemu.pid;
 }
 
 /* What an earlier agent left: VMs first, so that moves find theirs; then both go on. */
 static int restore(struct agent *a, struct dr_error *err)
 {
-	if (store_vms(a->store, on_vm_row, a) != 0 || store_moves(a->store, on_move_row, a) != 0)
+	struct restoring r = {.agent = a};
+
+	if (store_vms(a->store, on_vm_row, &r) != 0 || store_moves(a->store, on_move_row, &r) != 0)
 		return dr_error_set(err, DR_EIO, "%s/agent.db cannot be read", a->conf.data_dir);
+	/* Nothing was said or recorded yet; a start that fails proves nothing about a VM (R9). */
+	if (r.rc != 0)
+		return dr_error_set(
+			err, DR_EIO,
+			"whether process %d (a VM's QEMU) lives cannot be told: no descriptors or "
+			"memory left, or /proc cannot be read",
+			(int)r.pid);
 	for (struct vm *vm = a->vms; vm != NULL; vm = vm->next)
 		vm_adopt(vm);
 	amove_start_all(a);

@@ -126,7 +126,7 @@ struct move_env {
 	 * scope). */
 	enum move_identity (*qemu_identity)(struct move_env *me);
 	/* SIGKILL by pidfd; a spawn that is under way is called off. Answer: MOVE_EV_QEMU_EXITED, also if it
-	 * is gone already. */
+	 * is gone already; none when the kill failed: the machine asks again. */
 	void (*qemu_kill)(struct move_env *me);
 	/* Returns seq > 0, growing. args: NULL except for MOVE_QMP_PARAMETERS. */
 	uint64_t (*qmp)(struct move_env *me, enum move_qmp cmd, const struct move_qmp_args *args);

@@ -183,12 +183,17 @@ static enum move_identity qemu_identity(struct move_env *me)
 {
 	struct amove *am = amove_of(me);
 
-	if (am->vm == NULL || !proc_alive(&am->vm->proc))
+	if (am->vm == NULL)
 		return MOVE_QEMU_GONE;
-	/* The pidfd pins the process; what is left to ask is whether it is this VM's. */
-	if (am->vm->up || proc_is(&am->vm->proc, am->vm->uuid_text))
-		return MOVE_QEMU_OURS;
-	return proc_alive(&am->vm->proc) ? MOVE_QEMU_OTHER : MOVE_QEMU_GONE;
+	switch (proc_check(&am->vm->proc, am->vm->uuid_text)) {
+	case -DR_ENOENT:
+		return MOVE_QEMU_GONE;
+	case -DR_EREFUSED:
+		/* The pidfd pins the process; one that answered with the VM's UUID is this VM's. */
+		return am->vm->up ? MOVE_QEMU_OURS : MOVE_QEMU_OTHER;
+	default:
+		return MOVE_QEMU_OURS; /* the kill asks again, and refuses while it cannot be told */
+	}
 }
 
 static void qemu_kill(struct move_env *me)
@@ -197,12 +202,13 @@ static void qemu_kill(struct move_env *me)
 	struct dr_error err = DR_ERROR_INIT;
 	int rc = am->vm != NULL ? vm_kill(am->vm, &err) : -DR_ENOENT;
 
-	if (rc == 0 || (am->vm != NULL && vm_has_process(am->vm) && rc == -DR_ENOENT))
-		return; /* the pidfd tells its end */
-	if (rc != -DR_ENOENT)
+	if (rc == -DR_ENOENT && (am->vm == NULL || !vm_has_process(am->vm)))
+		post_simple(am, MOVE_EV_QEMU_EXITED, "gone already");
+	else if (rc != 0 && rc != -DR_ENOENT)
+		/* It lives: the machine asks again. */
 		log_error("move %llu/%u vm %s: %s", (unsigned long long)am->id, am->attempt, am->vm_name,
 			  err.text);
-	post_simple(am, MOVE_EV_QEMU_EXITED, rc == -DR_ENOENT ? "gone already" : err.text);
+	/* Else the pidfd tells its end. */
 }
 
 static void brake(struct move_env *me)
@@ -336,8 +342,16 @@ static void do_relay_attach(struct move_env *me)
 {
 	struct amove *am = amove_of(me);
 
-	if (relay_attach(amove_relay(am), am->procs.relay.pid, am->procs.relay.start_time) != 0)
+	int rc = relay_attach(amove_relay(am), am->procs.relay.pid, am->procs.relay.start_time);
+
+	if (rc == -DR_ENOENT) {
 		post_simple(am, MOVE_EV_RELAY_GONE, "it ended while the agent was not running");
+	} else if (rc != 0) {
+		log_error("move %llu/%u: whether its relay (pid %d) lives cannot be told; the agent ends, a "
+			  "restart asks again",
+			  (unsigned long long)am->id, am->attempt, (int)am->procs.relay.pid);
+		abort();
+	}
 }
 
 static void do_relay_connect(struct move_env *me, unsigned path)
@@ -370,8 +384,9 @@ static void do_relay_quit(struct move_env *me, bool kill)
 	close_fd(&am->brake_fd);
 	close_fd(&am->qemu_fd);
 	/* One of before a restart of the agent is found by what was recorded. */
-	if (!relay_running(am->relay) && am->procs.relay.pid != 0)
-		relay_attach(amove_relay(am), am->procs.relay.pid, am->procs.relay.start_time);
+	if (!relay_running(am->relay) && am->procs.relay.pid != 0 &&
+	    relay_attach(amove_relay(am), am->procs.relay.pid, am->procs.relay.start_time) == -DR_EIO)
+		return; /* cannot be told: the machine asks again */
 	if (am->relay == NULL || relay_end(am->relay, kill) != 0)
 		post_simple(am, MOVE_EV_RELAY_GONE, "not running");
 }

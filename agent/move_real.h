@@ -17,7 +17,7 @@ void amove_orders_begin(struct agent *a);
 void amove_orders_end(struct agent *a);
 
 /* A row of the store, after a restart; VMs are restored before. Then amove_start_all(), once. */
-void amove_restore(struct agent *a, const struct store_move *row);
+int amove_restore(struct agent *a, const struct store_move *row);
 void amove_start_all(struct agent *a);
 
 /* The lease was renewed. */

@@ -14,7 +14,7 @@
 
 #include "common/cleanup.h"
 
-#define CMDLINE_MAX (128u << 10)
+#define CMDLINE_MAX (128 << 10)
 #define STAT_START  20 /* fields of /proc/PID/stat between the state and the start time */
 
 int proc_start_time(pid_t pid, uint64_t *ticks)
@@ -28,39 +28,61 @@ int proc_start_time(pid_t pid, uint64_t *ticks)
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return -DR_ENOENT;
+		return errno == ENOENT || errno == ESRCH ? -DR_ENOENT : -DR_EIO;
 	n = read(fd, buf, sizeof(buf) - 1);
-	if (n <= 0)
-		return -DR_ENOENT;
+	if (n < 0)
+		return errno == ESRCH ? -DR_ENOENT : -DR_EIO;
 	buf[n] = '\0';
 	/* The name in parentheses may hold anything: count from its last ")". */
 	p = strrchr(buf, ')');
 	for (int i = 0; p != NULL && i < STAT_START; i++)
 		p = strchr(p + 1, ' ');
 	if (p == NULL)
-		return -DR_ENOENT;
+		return -DR_EIO;
 	*ticks = strtoull(p + 1, NULL, 10);
 	return 0;
 }
 
-int proc_open(struct proc *p, pid_t pid, uint64_t start_time)
+/*
+ * No pidfd could be had. Gone only where that is certain; a pid that is now the id of somebody's thread has
+ * no pidfd, but another start time.
+ */
+static int why_not_opened(pid_t pid, uint64_t start_time, int error)
 {
 	uint64_t ticks;
-	int fd;
+	int rc;
+
+	if (error == ESRCH)
+		return -DR_ENOENT;
+	rc = proc_start_time(pid, &ticks);
+	if (rc != 0)
+		return rc;
+	return start_time != 0 && ticks != start_time ? -DR_ENOENT : -DR_EIO;
+}
+
+int proc_open(struct proc *p, pid_t pid, uint64_t start_time)
+{
+	struct proc q = {.pid = pid};
+	int rc;
 
 	*p = PROC_NONE;
 	if (pid <= 0)
 		return -DR_ENOENT;
-	fd = pidfd_open(pid, 0);
-	if (fd < 0)
-		return -DR_ENOENT;
+	q.pidfd = pidfd_open(pid, 0);
+	if (q.pidfd < 0)
+		return why_not_opened(pid, start_time, errno);
 	/* The pidfd pins the process; what /proc says now is about it or about nobody. */
-	if (proc_start_time(pid, &ticks) != 0 || (start_time != 0 && ticks != start_time)) {
-		close(fd);
-		return -DR_ENOENT;
+	rc = proc_start_time(pid, &q.start_time);
+	if (rc == -DR_ENOENT && proc_alive(&q))
+		rc = -DR_EIO; /* hidden from us, not gone */
+	if (rc == 0 && start_time != 0 && q.start_time != start_time)
+		rc = -DR_ENOENT;
+	if (rc != 0) {
+		close(q.pidfd);
+		return rc;
 	}
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	*p = (struct proc){.pid = pid, .start_time = ticks, .pidfd = fd};
+	fcntl(q.pidfd, F_SETFD, FD_CLOEXEC);
+	*p = q;
 	return 0;
 }
 
@@ -80,57 +102,67 @@ bool proc_alive(const struct proc *p)
 {
 	struct pollfd pfd = {.fd = p->pidfd, .events = POLLIN};
 
-	return p->pidfd >= 0 && poll(&pfd, 1, 0) == 0;
+	/* Only what poll says for certain is an end. */
+	return p->pidfd >= 0 && (poll(&pfd, 1, 0) != 1 || (pfd.revents & POLLIN) == 0);
 }
 
-/* Bytes of the command line; 0: none, as of a process that is ending. */
-static size_t read_cmdline(pid_t pid, char *buf)
+/* Bytes of the command line; 0: none, as of a process that is ending. -DR_EIO: it cannot be read. */
+static ssize_t read_cmdline(pid_t pid, char *buf)
 {
 	char path[40];
 	DR_AUTO_FD int fd = -1;
-	size_t len = 0;
+	ssize_t len = 0;
 	ssize_t n = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return 0;
-	while (len < CMDLINE_MAX && (n = read(fd, buf + len, CMDLINE_MAX - len)) > 0)
-		len += (size_t)n;
-	return len;
+		return errno == ENOENT || errno == ESRCH ? 0 : -DR_EIO;
+	while (len < CMDLINE_MAX && (n = read(fd, buf + len, (size_t)(CMDLINE_MAX - len))) > 0)
+		len += n;
+	return n < 0 && errno != ESRCH ? -DR_EIO : len;
 }
 
 bool proc_cmdline_has(pid_t pid, const char *mark)
 {
 	DR_AUTO_FREE char *buf = malloc(CMDLINE_MAX);
-	size_t len = buf != NULL ? read_cmdline(pid, buf) : 0;
+	ssize_t len = buf != NULL ? read_cmdline(pid, buf) : 0;
 
-	return len > 0 && memmem(buf, len, mark, strlen(mark)) != NULL;
+	return len > 0 && memmem(buf, (size_t)len, mark, strlen(mark)) != NULL;
 }
 
-bool proc_is(const struct proc *p, const char *mark)
+int proc_check(const struct proc *p, const char *mark)
 {
 	DR_AUTO_FREE char *buf = malloc(CMDLINE_MAX);
 	uint64_t ticks;
-	size_t len;
+	ssize_t len;
+	int rc;
 
-	if (buf == NULL || p->pidfd < 0 || proc_start_time(p->pid, &ticks) != 0 || ticks != p->start_time)
-		return false;
-	len = read_cmdline(p->pid, buf);
-	/* A process on its way out has none any more; pidfd and start time say that it is ours. */
-	return len == 0 || memmem(buf, len, mark, strlen(mark)) != NULL;
+	if (!proc_alive(p))
+		return -DR_ENOENT;
+	rc = proc_start_time(p->pid, &ticks);
+	len = rc == 0 && buf != NULL ? read_cmdline(p->pid, buf) : -DR_EIO;
+	if (!proc_alive(p))
+		return -DR_ENOENT;
+	if (len < 0)
+		return -DR_EIO;
+	/* A process on its way out has no command line any more; pidfd and start time say that it is ours. */
+	if (ticks == p->start_time && (len == 0 || memmem(buf, (size_t)len, mark, strlen(mark)) != NULL))
+		return 0;
+	return -DR_EREFUSED;
 }
 
 int proc_kill(const struct proc *p, int signum, const char *mark, struct dr_error *err)
 {
-	if (!proc_alive(p))
-		return -DR_ENOENT;
-	if (!proc_is(p, mark)) {
-		if (!proc_alive(p))
-			return -DR_ENOENT;
+	int rc = proc_check(p, mark);
+
+	if (rc == -DR_ENOENT)
+		return rc;
+	if (rc == -DR_EREFUSED)
 		return dr_error_set(err, DR_EREFUSED, "process %d is not the one that was started for %s",
 				    (int)p->pid, mark);
-	}
+	if (rc != 0)
+		return dr_error_set(err, DR_EIO, "process %d of %s cannot be checked", (int)p->pid, mark);
 	if (pidfd_send_signal(p->pidfd, signum, NULL, 0) == 0)
 		return 0;
 	if (errno == ESRCH)

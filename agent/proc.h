@@ -26,10 +26,13 @@ struct proc_exit {
 	int status; /* of wait(2) */
 };
 
-/* Start time of a live process; -DR_ENOENT when there is none. */
+/* Start time of a live process; -DR_ENOENT when there is none, -DR_EIO when that cannot be told. */
 int proc_start_time(pid_t pid, uint64_t *ticks);
 
-/* Opens the process again. -DR_ENOENT when it is gone or is another one (start time differs; 0 matches any).
+/*
+ * Opens the process again. -DR_ENOENT: it is certainly gone, or is another one (start time differs; 0 matches
+ * any). -DR_EIO: whether it lives cannot be told now (no descriptor, no memory, /proc unreadable); that is no
+ * proof of anything (SAFETY R9).
  */
 int proc_open(struct proc *p, pid_t pid, uint64_t start_time);
 
@@ -38,22 +41,23 @@ void proc_close(struct proc *p);
 
 bool proc_is_open(const struct proc *p);
 
-/* Has it not ended yet? */
+/* Has it not ended yet? True also when that cannot be told. */
 bool proc_alive(const struct proc *p);
 
 /* Does an argument of the process contain mark? */
 bool proc_cmdline_has(pid_t pid, const char *mark);
 
 /*
- * Is it still the process that was recorded: start time, and mark on its command line? True also for one that
- * is just ending and has no command line any more.
+ * Is it still the process that was recorded: start time, and mark on its command line? 0 also for one that is
+ * just ending and has no command line any more. -DR_ENOENT: it ended; -DR_EREFUSED: another one; -DR_EIO:
+ * cannot be told now.
  */
-bool proc_is(const struct proc *p, const char *mark);
+int proc_check(const struct proc *p, const char *mark);
 
 /*
  * Sends a signal by pidfd after checking start time and that the command line contains mark (the VM's UUID or
  * the relay's name; SAFETY R25). -DR_ENOENT: gone already; -DR_EREFUSED: it is not the process that it should
- * be.
+ * be; -DR_EIO: not killed, may be tried again.
  */
 int proc_kill(const struct proc *p, int signum, const char *mark, struct dr_error *err);
 

@@ -551,11 +551,13 @@ int relay_start(struct relay *r, int (*record)(const struct proc *proc, void *da
 int relay_attach(struct relay *r, pid_t pid, uint64_t start_time)
 {
 	struct dr_error err = DR_ERROR_INIT;
+	int rc;
 
 	if (relay_running(r))
 		return 0;
-	if (proc_open(&r->proc, pid, start_time) != 0)
-		return -DR_ENOENT;
+	rc = proc_open(&r->proc, pid, start_time);
+	if (rc != 0)
+		return rc;
 	watch(r);
 	if (!proc_cmdline_has(pid, r->name) || connect_ctl(r, &err) != 0) {
 		log_warning("%s: cannot be reached again: %s", r->name, err.text);

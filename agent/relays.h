@@ -68,7 +68,8 @@ void relay_remove_files(const struct agent *a, uint64_t move, uint32_t attempt, 
 int relay_start(struct relay *r, int (*record)(const struct proc *proc, void *data), void *data, int *qemu_fd,
 		struct dr_error *err);
 
-/* After a restart of the agent. 0: on_up or on_gone follows. -DR_ENOENT: it is gone. */
+/* After a restart of the agent. 0: on_up or on_gone follows. -DR_ENOENT: it is gone; -DR_EIO: cannot be told.
+ */
 int relay_attach(struct relay *r, pid_t pid, uint64_t start_time);
 
 bool relay_running(const struct relay *r);

@@ -97,8 +97,11 @@ void vm_order_stop(struct agent *a, const Drover__VmOrder *order, bool force);
 /* The lease was renewed: VMs that wait for their first `cont` get it. */
 void vm_kick_all(struct agent *a);
 
-/* A row of the store, after a restart. vm_adopt() comes when moves are known, too. */
-void vm_restore(struct agent *a, const struct store_vm *row);
+/*
+ * A row of the store, after a restart. vm_adopt() comes when moves are known, too. -DR_EIO: whether its
+ * process lives cannot be told; the agent must not go on with that (R9).
+ */
+int vm_restore(struct agent *a, const struct store_vm *row);
 void vm_adopt(struct vm *vm);
 
 /* Has every VM of the store answered, failed, or had its time? */
@@ -110,12 +113,12 @@ bool vm_adoption_done(const struct agent *a);
 struct vm *vm_incoming_start(struct agent *a, const Drover__MoveOrder *order,
 			     int (*record)(const struct proc *proc, void *data), void *data,
 			     struct dr_error *err);
-/* The same, after a restart. NULL: gone. */
-struct vm *vm_incoming_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid,
-			       uint64_t start_time);
-/* The source's QEMU after the VM left this host's table, after a restart. NULL: gone. */
-struct vm *vm_leaving_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid,
-			      uint64_t start_time);
+/* The same, after a restart. *vm NULL: gone. -DR_EIO: cannot be told. */
+int vm_incoming_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid, uint64_t start_time,
+			struct vm **vm);
+/* The source's QEMU after the VM left this host's table, after a restart. Likewise. */
+int vm_leaving_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid, uint64_t start_time,
+		       struct vm **vm);
 /* Incoming becomes this host's VM. Inside the caller's transaction; vm_taken() follows when it is durable. */
 int vm_take_record(struct vm *vm, uint64_t generation);
 void vm_taken(struct vm *vm, uint64_t generation);

@@ -9,10 +9,11 @@
 
 /* ------------------------------------------------ after a restart */
 
-void vm_restore(struct agent *a, const struct store_vm *row)
+int vm_restore(struct agent *a, const struct store_vm *row)
 {
 	enum vm_phase at = VM_P_ADOPTING;
 	struct vm *vm;
+	int rc;
 
 	if (row->state == DROVER__VM_STATE__VM_STOPPED)
 		at = VM_P_STOPPED;
@@ -23,10 +24,14 @@ void vm_restore(struct agent *a, const struct store_vm *row)
 	launch_uuid_text(vm->uuid, vm->uuid_text);
 	snprintf(vm->error, sizeof(vm->error), "%s", row->error);
 	vm->ordered = false;
-	if (at == VM_P_ADOPTING && proc_open(&vm->proc, row->pid, row->start_time) == 0) {
+	if (at != VM_P_ADOPTING)
+		return 0;
+	rc = proc_open(&vm->proc, row->pid, row->start_time);
+	if (rc == 0) {
 		vm->adopted = true;
 		vm_watch_process(vm);
 	}
+	return rc == -DR_ENOENT ? 0 : rc;
 }
 
 static void on_adopt_timeout(void *data)
@@ -95,30 +100,35 @@ struct vm *vm_incoming_start(struct agent *a, const Drover__MoveOrder *order,
 	return vm;
 }
 
-static struct vm *restore_for_move(struct agent *a, const Drover__MoveOrder *order, pid_t pid,
-				   uint64_t start_time, enum vm_phase at)
+static int restore_for_move(struct agent *a, const Drover__MoveOrder *order, pid_t pid, uint64_t start_time,
+			    enum vm_phase at, struct vm **vm)
 {
 	struct proc proc;
-	struct vm *vm;
+	int rc;
 
-	if (vm_find(a, order->vm) != NULL || proc_open(&proc, pid, start_time) != 0)
-		return NULL;
-	vm = vm_make(a, order->vm, order->generation, order->spec, order->launch, at);
-	vm->proc = proc;
-	vm->adopted = true;
-	vm_watch_process(vm);
-	return vm;
+	*vm = NULL;
+	if (vm_find(a, order->vm) != NULL)
+		return 0;
+	rc = proc_open(&proc, pid, start_time);
+	if (rc != 0)
+		return rc == -DR_ENOENT ? 0 : rc;
+	*vm = vm_make(a, order->vm, order->generation, order->spec, order->launch, at);
+	(*vm)->proc = proc;
+	(*vm)->adopted = true;
+	vm_watch_process(*vm);
+	return 0;
 }
 
-struct vm *vm_incoming_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid,
-			       uint64_t start_time)
+int vm_incoming_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid, uint64_t start_time,
+			struct vm **vm)
 {
-	return restore_for_move(a, order, pid, start_time, VM_P_INCOMING);
+	return restore_for_move(a, order, pid, start_time, VM_P_INCOMING, vm);
 }
 
-struct vm *vm_leaving_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid, uint64_t start_time)
+int vm_leaving_restore(struct agent *a, const Drover__MoveOrder *order, pid_t pid, uint64_t start_time,
+		       struct vm **vm)
 {
-	return restore_for_move(a, order, pid, start_time, VM_P_LEAVING);
+	return restore_for_move(a, order, pid, start_time, VM_P_LEAVING, vm);
 }
 
 int vm_take_record(struct vm *vm, uint64_t generation)
