@@ -283,12 +283,34 @@ static void propose_session(struct sim_coord *c, unsigned host)
 	propose(c, &cmd);
 }
 
+/* A row that names an agent start which has no session any more: its coordinator died, or could not say so.
+ */
+static void sweep_session(struct sim_coord *c, unsigned host)
+{
+	struct session *s = &c->sessions[host];
+	Drover__CmdNodeSession lost = DROVER__CMD_NODE_SESSION__INIT;
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	struct node_row row;
+
+	if (!rows_node(c->db, c->sim->hosts[host].name, &row) || !row.session ||
+	    (s->coord >= 0 && memcmp(row.start_id, s->start_id, sizeof(s->start_id)) == 0))
+		return;
+	lost.node = row.name;
+	lost.start_id.data = row.start_id;
+	lost.start_id.len = sizeof(row.start_id);
+	lost.was = row.coordinator;
+	cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
+	cmd.node_session = &lost;
+	propose(c, &cmd);
+}
+
 static void ev_tick(struct sim *sim, struct sim_event *ev)
 {
 	struct sim_coord *c = ev->obj;
 
 	decide(c);
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {
+		sweep_session(c, i);
 		propose_session(c, i);
 		look_at_report(c, i);
 	}
@@ -532,6 +554,23 @@ static void boot_command(struct sim_coord *c, Drover__Command *cmd)
 	apply(c, cmd);
 }
 
+/* While the cluster is set up, every node has an agent; coordinator "": no longer. */
+static void boot_session(struct sim_coord *c, unsigned host, const char *coordinator)
+{
+	Drover__CmdNodeSession now = DROVER__CMD_NODE_SESSION__INIT;
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	uint8_t id[16] = {0};
+
+	id[0] = (uint8_t)(host + 1);
+	now.node = c->sim->hosts[host].name;
+	now.boot_id.data = now.start_id.data = id;
+	now.boot_id.len = now.start_id.len = sizeof(id);
+	now.coordinator = (char *)(uintptr_t)coordinator;
+	cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
+	cmd.node_session = &now;
+	boot_command(c, &cmd);
+}
+
 static void add_facts(struct sim_coord *c, unsigned host)
 {
 	Drover__CmdNodeFacts now = DROVER__CMD_NODE_FACTS__INIT;
@@ -570,7 +609,7 @@ static void add_vm(struct sim_coord *c, int vm, unsigned host)
 	start.vm = name;
 	start.node = add.node;
 	start.owner = add.node;
-	start.generation = 1;
+	start.generation = sim_coord_generation(c, vm);
 	cmd.body_case = DROVER__COMMAND__BODY_VM_START;
 	cmd.vm_start = &start;
 	boot_command(c, &cmd);
@@ -581,7 +620,6 @@ struct sim_coord *sim_coord_new(struct sim *sim)
 {
 	struct sim_coord *c = calloc(1, sizeof(*c));
 	Drover__CmdInit init = DROVER__CMD_INIT__INIT;
-	Drover__CmdNodeSession now = DROVER__CMD_NODE_SESSION__INIT;
 	Drover__Command cmd = DROVER__COMMAND__INIT;
 	struct dr_error err = DR_ERROR_INIT;
 	uint8_t id[16] = {1};
@@ -605,20 +643,14 @@ struct sim_coord *sim_coord_new(struct sim *sim)
 	cmd.body_case = DROVER__COMMAND__BODY_INIT;
 	cmd.init = &init;
 	boot_command(c, &cmd);
-	for (unsigned i = 0; i < SIM_HOSTS; i++) {
-		id[0] = (uint8_t)(i + 1);
-		now.node = sim->hosts[i].name;
-		now.boot_id.data = now.start_id.data = id;
-		now.boot_id.len = now.start_id.len = sizeof(id);
-		now.coordinator = (char *)(uintptr_t) "coord0";
-		cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
-		cmd.node_session = &now;
-		boot_command(c, &cmd);
-	}
+	for (unsigned i = 0; i < SIM_HOSTS; i++)
+		boot_session(c, i, "coord0");
 	for (unsigned i = 0; i < SIM_HOSTS; i++)
 		add_facts(c, i);
 	for (int v = 0; v < SIM_VMS; v++)
 		add_vm(c, v, v < 2 ? 0 : 1);
+	for (unsigned i = 0; i < SIM_HOSTS; i++)
+		boot_session(c, i, "");
 	lead(c, 0);
 	sim_post(sim, 10 * SIM_MS, NULL, ev_tick, c);
 	sim_post(sim, 5 * SIM_MS, NULL, ev_round, c);
