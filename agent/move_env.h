@@ -189,7 +189,7 @@ struct move_env {
 enum move_ev {
 	/* Once, first: the machine begins, or goes on after a restart of the agent. Its orders may be older
 	   than that. */
-	MOVE_EV_START,
+	MOVE_EV_START = 1, /* an event without a type is none */
 	/* The coordinator's order for this attempt, whenever it came anew (order). Floors (R7) are checked
 	   before. */
 	MOVE_EV_ORDER,

@@ -397,11 +397,21 @@ static void attach_event(struct relay *r, const Drover__RelayEvent *ev)
 	}
 }
 
+bool relay_kind_known(Drover__RelayEvent__Kind kind)
+{
+	return kind >= DROVER__RELAY_EVENT__KIND__STATS && kind <= DROVER__RELAY_EVENT__KIND__NEED_CHANNEL;
+}
+
 static void got_event(struct relay *r, const Drover__RelayEvent *ev)
 {
 	unsigned int path = ev->channel & 0xff;
 	struct attempt *t = find_attempt(r, ev->channel);
 
+	/* The relay has no privileges; what it says is checked like bytes from outside. */
+	if (!relay_kind_known(ev->kind)) {
+		log_warning("%s: event of unknown kind %d: dropped", r->name, (int)ev->kind);
+		return;
+	}
 	if (r->attaching) {
 		attach_event(r, ev);
 		return;

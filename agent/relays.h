@@ -36,6 +36,9 @@ void preamble_write(uint8_t bytes[RELAY_PREAMBLE], const struct preamble *p);
 /* -DR_EPROTO: not one. */
 int preamble_read(const uint8_t bytes[RELAY_PREAMBLE], struct preamble *p);
 
+/* Is it a kind of event of this version? protobuf passes any number. */
+bool relay_kind_known(Drover__RelayEvent__Kind kind);
+
 struct relay;
 
 struct relay_ops {

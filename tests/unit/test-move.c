@@ -582,6 +582,15 @@ static void test_other_pid(void **state)
 	assert_int_equal(move_phase(m), P(PHASE_GONE));
 }
 
+/* An unprivileged relay cannot make the machine begin again (which would end the agent). */
+static void test_unknown_event(void **state)
+{
+	(void)state;
+	copying();
+	move_event(m, &(struct move_event){.bytes_wire = 1});
+	assert_int_equal(move_phase(m), P(SRC_COPYING));
+}
+
 static void test_order_check(void **state)
 {
 	struct dr_error err = DR_ERROR_INIT;
@@ -608,6 +617,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_destination_commit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_destination_abort, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_pid, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_event, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_order_check, setup, teardown),
 	};
 

@@ -1,4 +1,7 @@
-/* What counts as the end of a process: only what is certain (SAFETY R9). */
+/*
+ * What is believed of and from processes: only what is certain counts as their end (SAFETY R9), and a relay
+ * has no privileges.
+ */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,6 +14,7 @@
 #include <unistd.h>
 
 #include "agent/proc.h"
+#include "agent/relays.h"
 
 static pid_t child;
 static uint64_t start_time;
@@ -111,12 +115,23 @@ static void test_failed_kill(void **state)
 	proc_close(&p);
 }
 
+static void test_relay_kinds(void **state)
+{
+	(void)state;
+	assert_true(relay_kind_known(DROVER__RELAY_EVENT__KIND__STATS));
+	assert_true(relay_kind_known(DROVER__RELAY_EVENT__KIND__NEED_CHANNEL));
+	assert_false(relay_kind_known((Drover__RelayEvent__Kind)9));
+	assert_false(relay_kind_known((Drover__RelayEvent__Kind)32));
+	assert_false(relay_kind_known((Drover__RelayEvent__Kind)-1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failed_kill, setup, teardown),
+		cmocka_unit_test(test_relay_kinds),
 	};
 
 	return cmocka_run_group_tests_name("proc", tests, NULL, NULL);
