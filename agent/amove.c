@@ -182,6 +182,14 @@ bool amove_holds_vm(const struct agent *a, const char *vm)
 	return false;
 }
 
+bool amove_took_vm(const struct agent *a, const char *vm)
+{
+	for (const struct amove *am = a->moves; am != NULL; am = am->next)
+		if (strcmp(am->vm_name, vm) == 0 && (!gone(am) || am->vm != NULL) && !move_vm_taken(am->m))
+			return false;
+	return true;
+}
+
 /* ------------------------------------------------ after a restart */
 
 int amove_restore(struct agent *a, const struct store_move *row)

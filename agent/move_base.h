@@ -96,6 +96,7 @@ struct move {
 	enum move_answer checked;
 	enum move_answer nonces;
 	bool kill_relay;
+	bool resumed;		  /* destination, after the commit: RESUME was seen */
 	enum move_answer removed; /* the nonces, at the end */
 	unsigned remove_tries;
 

@@ -181,6 +181,16 @@ static void dst_completed(struct move *m)
 	}
 }
 
+/*
+ * Whether the VM began to run here. It need not run any more: a guest may panic, shut down or lose its disk
+ * right after `cont`; that is the VM's state then, no longer the move's business.
+ */
+static bool has_run(const struct move *m)
+{
+	return m->resumed || m->run == MOVE_RUN_RUNNING ||
+	       (m->run == MOVE_RUN_OTHER && (m->restored || m->answers[MOVE_QMP_CONT] == MOVE_ANSWER_OK));
+}
+
 static void dst_continuing(struct move *m)
 {
 	found_again(m);
@@ -194,11 +204,11 @@ static void dst_continuing(struct move *m)
 	}
 	if (m->qemu != MOVE_QEMU_UP)
 		return;
-	if (m->restored && m->run == MOVE_RUN_UNKNOWN) {
+	if (m->restored && m->run == MOVE_RUN_UNKNOWN && !m->resumed) {
 		move_poll(m, MOVE_QMP_QUERY_STATUS, POLL_MS);
 		return;
 	}
-	if (m->run == MOVE_RUN_RUNNING) {
+	if (has_run(m)) {
 		m->env->relay_resumed(m->env);
 		move_once(m, MOVE_QMP_ANNOUNCE, NULL);
 		move_timer_stop(m, MOVE_TIMER_POLL);
@@ -409,12 +419,14 @@ static void take(struct move *m, const struct move_event *ev)
 	case MOVE_EV_RELAY_STATS:
 		m->rec.stats.bytes_wire = ev->bytes_wire;
 		break;
+	case MOVE_EV_RESUME:
+		m->resumed = move_phase(m) == P(DST_CONTINUING);
+		break;
 	case MOVE_EV_MIGRATION:
 	case MOVE_EV_ORDER:
 	case MOVE_EV_LEASE:
 	case MOVE_EV_QEMU_UP:
 	case MOVE_EV_STOP:
-	case MOVE_EV_RESUME:
 	case MOVE_EV_RELAY_UP:
 	case MOVE_EV_CHANNEL_UP:
 	case MOVE_EV_CHANNEL_FAILED:

@@ -25,6 +25,8 @@ void amove_lease(struct agent *a);
 
 /* Is the VM in the hands of a move on this host? (Its own orders wait.) */
 bool amove_holds_vm(const struct agent *a, const char *vm);
+/* Of those that hold it, is each a committed destination: is the VM this host's? */
+bool amove_took_vm(const struct agent *a, const char *vm);
 
 /* The relay of a destination that waits for channels; NULL: none. */
 struct relay *amove_dst_relay(struct agent *a, uint64_t move, uint32_t attempt);

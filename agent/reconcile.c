@@ -88,8 +88,12 @@ static void apply_vm(struct agent *a, const Drover__VmOrder *o)
 
 	if (vm != NULL)
 		vm->ordered = true;
-	/* While a move has it, only the move's orders count. */
-	if (amove_holds_vm(a, o->name) || !vm_order_ok(a, o))
+	/* While a move has it, only the move's orders count; but one that became this host's can be killed.
+	 */
+	if (amove_holds_vm(a, o->name) &&
+	    (o->want != DROVER__VM_WANT__WANT_KILL || !amove_took_vm(a, o->name)))
+		return;
+	if (!vm_order_ok(a, o))
 		return;
 	switch (o->want) {
 	case DROVER__VM_WANT__WANT_RUN:

@@ -557,6 +557,50 @@ static void test_destination_commit(void **state)
 	assert_int_equal(w.kills, 0);
 }
 
+static void committed(void)
+{
+	completed();
+	order.decision = DROVER__MOVE_DECISION__DECISION_COMMIT;
+	give_order();
+	assert_int_equal(move_phase(m), P(DST_CONTINUING));
+	assert_int_equal(w.asked[MOVE_QMP_CONT], 1);
+}
+
+/* A guest that ran for a moment only has arrived all the same. */
+static void test_destination_trouble(void **state)
+{
+	committed();
+	send(MOVE_EV_RESUME);
+	assert_int_equal(move_phase(m), P(DST_RUNNING));
+	move_free(m);
+	setup(state);
+	committed();
+	answer(MOVE_QMP_CONT, true);
+	pass(50);
+	answer_status(MOVE_RUN_OTHER);
+	assert_int_equal(move_phase(m), P(DST_RUNNING));
+	move_free(m);
+	setup(state);
+	restored(DROVER__MOVE_ROLE__MOVE_DST, P(DST_CONTINUING));
+	send(MOVE_EV_QEMU_UP);
+	send(MOVE_EV_RELAY_UP);
+	answer_status(MOVE_RUN_OTHER);
+	assert_int_equal(move_phase(m), P(DST_RUNNING));
+	assert_int_equal(w.asked[MOVE_QMP_CONT], 0);
+}
+
+/* Not before the commit, whatever QEMU does. */
+static void test_destination_early_resume(void **state)
+{
+	(void)state;
+	completed();
+	send(MOVE_EV_RESUME);
+	w.lease_from = 0;
+	order.decision = DROVER__MOVE_DECISION__DECISION_COMMIT;
+	give_order();
+	assert_int_equal(move_phase(m), P(DST_CONTINUING));
+}
+
 static void test_destination_abort(void **state)
 {
 	(void)state;
@@ -615,6 +659,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_restart_undecided, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tcg_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_destination_commit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_destination_trouble, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_destination_early_resume, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_destination_abort, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_pid, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_event, setup, teardown),
