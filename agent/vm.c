@@ -12,7 +12,7 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 
-static const struct fsm_state phases[VM_P_N] = {
+const struct fsm_state vm_table[VM_P_N] = {
 	[VM_P_NEW] = {"new", FSM_BIT(VM_P_STARTING) | FSM_BIT(VM_P_INCOMING) | FSM_BIT(VM_P_FAILED), false},
 	[VM_P_STARTING] = {"starting",
 			   FSM_BIT(VM_P_RUNNING) | FSM_BIT(VM_P_STOPPING) | FSM_BIT(VM_P_KILLING) |
@@ -33,9 +33,13 @@ static const struct fsm_state phases[VM_P_N] = {
 				 FSM_BIT(VM_P_LEAVING) | FSM_BIT(VM_P_LOST) | FSM_BIT(VM_P_STOPPED) |
 				 FSM_BIT(VM_P_FAILED),
 			 false},
-	[VM_P_STOPPING] = {"stopping", FSM_BIT(VM_P_RUNNING) | FSM_BIT(VM_P_KILLING) | FSM_BIT(VM_P_STOPPED),
+	/* A stop that was ordered before a move does not hold the move up: it may commit or lose its QEMU. */
+	[VM_P_STOPPING] = {"stopping",
+			   FSM_BIT(VM_P_RUNNING) | FSM_BIT(VM_P_KILLING) | FSM_BIT(VM_P_LEAVING) |
+				   FSM_BIT(VM_P_LOST) | FSM_BIT(VM_P_STOPPED),
 			   false},
-	[VM_P_KILLING] = {"killing", FSM_BIT(VM_P_STOPPED), false},
+	[VM_P_KILLING] = {"killing", FSM_BIT(VM_P_LEAVING) | FSM_BIT(VM_P_LOST) | FSM_BIT(VM_P_STOPPED),
+			  false},
 	[VM_P_INCOMING] = {"incoming", FSM_BIT(VM_P_RUNNING) | FSM_BIT(VM_P_PAUSED) | FSM_BIT(VM_P_GONE),
 			   false},
 	[VM_P_LEAVING] = {"leaving", FSM_BIT(VM_P_GONE), false},
@@ -138,7 +142,7 @@ struct vm *vm_make(struct agent *a, const char *name, uint64_t generation, const
 	if (vm->spec != NULL && vm->spec->uuid.len == sizeof(vm->uuid))
 		memcpy(vm->uuid, vm->spec->uuid.data, sizeof(vm->uuid));
 	launch_uuid_text(vm->uuid, vm->uuid_text);
-	fsm_init(&vm->fsm, phases, VM_P_N, start, vm);
+	fsm_init(&vm->fsm, vm_table, VM_P_N, start, vm);
 	vm->fsm.changed = on_phase;
 	vm->ordered = true;
 	vm->next = a->vms;

@@ -10,6 +10,8 @@
  *   INCOMING --commit--> RUNNING          +--commit--> LEAVING --exit--> GONE
  *      +--exit--> GONE                    +--exit after the source's word--> LOST --abort--> FAILED
  *
+ * STOPPING and KILLING become LEAVING and LOST in the same way, when a move commits meanwhile.
+ *
  * STOPPED and FAILED are recorded before they are reported: "this generation will
  * not start here" (SAFETY R12). INCOMING and LEAVING belong to a move machine.
  */
@@ -46,6 +48,9 @@ enum vm_phase {
 	VM_P_GONE,
 	VM_P_N,
 };
+
+/* Its table. */
+extern const struct fsm_state vm_table[VM_P_N];
 
 /* What a move machine's host code hears of the QEMU that it moves. */
 struct vm_watch {

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "agent/move_base.h"
+#include "agent/vm.h"
 #include "common/fsm.h"
 
 enum { A, B, C, N };
@@ -113,6 +114,7 @@ static void test_tables(void **state)
 	assert_non_null(fsm_check_table(nowhere, 1));
 	assert_null(fsm_check_table(move_src_table, MOVE_TABLE_SIZE));
 	assert_null(fsm_check_table(move_dst_table, MOVE_TABLE_SIZE));
+	assert_null(fsm_check_table(vm_table, VM_P_N));
 }
 
 /* Phases only go forward, in both tables. */
@@ -127,13 +129,25 @@ static void test_forward(void **state)
 				assert_true((tables[t][from].next & FSM_BIT(to)) == 0);
 }
 
+/* Whatever phase a VM with a QEMU is in, a move that began before may commit, or lose the QEMU after its
+ * word. */
+static void test_leaving(void **state)
+{
+	static const enum vm_phase at[] = {VM_P_ADOPTING, VM_P_RUNNING, VM_P_PAUSED, VM_P_STOPPING,
+					   VM_P_KILLING};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+		assert_true((vm_table[at[i]].next & FSM_BIT(VM_P_LEAVING)) != 0);
+		assert_true((vm_table[at[i]].next & FSM_BIT(VM_P_LOST)) != 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_changes),
-		cmocka_unit_test(test_aborts),
-		cmocka_unit_test(test_tables),
-		cmocka_unit_test(test_forward),
+		cmocka_unit_test(test_changes), cmocka_unit_test(test_aborts),	cmocka_unit_test(test_tables),
+		cmocka_unit_test(test_forward), cmocka_unit_test(test_leaving),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
