@@ -39,7 +39,7 @@ enum move_qmp {
 	MOVE_QMP_MIGRATE,
 	MOVE_QMP_MIGRATE_CONTINUE, /* {state: pre-switchover} */
 	MOVE_QMP_MIGRATE_CANCEL,
-	MOVE_QMP_CONT, /* the machine asks only with a valid lease (R7) */
+	MOVE_QMP_CONT, /* only with a valid lease (R7), except on a source that gave no word (R2) */
 	MOVE_QMP_QUIT,
 	MOVE_QMP_QUERY_STATUS,	/* answer: run */
 	MOVE_QMP_QUERY_MIGRATE, /* answer: mig and figures */
@@ -104,6 +104,7 @@ struct move_record {
 	bool error_fatal;
 	bool committed;		 /* destination: MoveCommit was seen; source: likewise */
 	bool stopped;		 /* source: STOP was seen (announce after an abort, R24) */
+	bool released;		 /* source: it gave its word; from then on `cont` needs a lease (R2, R7) */
 	Drover__MoveStats stats; /* without its networks */
 	size_t n_proofs;
 	Drover__DiskProof **proofs;

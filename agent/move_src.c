@@ -341,9 +341,12 @@ static void give_word(struct move *m)
 	move_timer_stop(m, MOVE_TIMER_R29);
 	move_timer_stop(m, MOVE_TIMER_TOKEN);
 	move_timer_stop(m, MOVE_TIMER_POLL);
+	m->rec.released = true;
 	enter(m, P(SRC_RELEASED), "postmigrate read back: the source's word");
-	if (move_phase(m) != P(SRC_RELEASED))
+	if (move_phase(m) != P(SRC_RELEASED)) {
+		m->rec.released = false;
 		gave_up(m);
+	}
 }
 
 static void src_completing(struct move *m)

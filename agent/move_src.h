@@ -19,7 +19,8 @@
  *    |  decision COMMIT (nothing else)                                                                |
  *   FINISHING  quit QEMU (R25 before a kill), wait for the destination's RESUME                    ABORTING
  *    |         remove the nonces, end the relay                  migrate_cancel, or brake, or cont with a
- *    |                                                           valid lease, until query-status says
+ *    |                                                           valid lease (without one if no word was
+ *    |                                                           given, R2), until query-status says
  *    |                                                           running; announce (R24); remove, end
  *    +-----------------------------> GONE <-----------------------------------------------------------+
  *

@@ -112,7 +112,8 @@ static void resume_by_cont(struct move *m)
 {
 	if (m->answers[MOVE_QMP_CONT] != MOVE_ANSWER_NOT_ASKED || move_timer_runs(m, MOVE_TIMER_CLEANUP))
 		return;
-	if (!m->env->lease_valid(m->env))
+	/* R2: without its word no destination can be told to run the VM: it is this host's, lease or not. */
+	if (m->rec.released && !m->env->lease_valid(m->env))
 		return; /* R7; MOVE_EV_LEASE brings us back */
 	move_once(m, MOVE_QMP_CONT, NULL);
 	m->run = MOVE_RUN_UNKNOWN;

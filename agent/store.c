@@ -30,7 +30,8 @@ static const char schema[] =
 	"NULL,"
 	" phase INTEGER NOT NULL, orders BLOB NOT NULL, fact BLOB NOT NULL, committed INTEGER NOT NULL,"
 	" stopped INTEGER NOT NULL, qemu_pid INTEGER NOT NULL, qemu_start INTEGER NOT NULL,"
-	" relay_pid INTEGER NOT NULL, relay_start INTEGER NOT NULL, PRIMARY KEY (move, attempt, role))"
+	" relay_pid INTEGER NOT NULL, relay_start INTEGER NOT NULL, released INTEGER NOT NULL,"
+	" PRIMARY KEY (move, attempt, role))"
 	" STRICT, WITHOUT ROWID;";
 
 static int failed(struct store *s, const char *what)
@@ -126,6 +127,9 @@ static int number(struct store *s, sqlite3_stmt *st, uint64_t *value)
 
 /* ------------------------------------------------ opening */
 
+/* Which of version 1's moves had given their word is not known: they count as if (R2's exception is lost). */
+static const char from_1[] = "ALTER TABLE moves ADD COLUMN released INTEGER NOT NULL DEFAULT 1";
+
 static int prepare_file(struct store *s, struct dr_error *err)
 {
 	uint64_t version;
@@ -140,8 +144,8 @@ static int prepare_file(struct store *s, struct dr_error *err)
 		return dr_error_set(err, DR_EREFUSED,
 				    "%s was made by a newer drover (version %u, this one reads %d)", s->path,
 				    (unsigned int)version, STORE_VERSION);
-	if (store_begin(s) != 0 || exec(s, schema) != 0 || exec(s, "PRAGMA user_version=1") != 0 ||
-	    store_commit(s) != 0)
+	if (store_begin(s) != 0 || (version == 1 && exec(s, from_1) != 0) || exec(s, schema) != 0 ||
+	    exec(s, "PRAGMA user_version=2") != 0 || store_commit(s) != 0)
 		return dr_error_set(err, DR_EIO, "%s: %s", s->path, sqlite3_errmsg(s->db));
 	return 0;
 }
@@ -419,11 +423,13 @@ int store_move_put(struct store *s, const struct store_move *m)
 
 	if (pack(&o->base, &orders) != 0 || pack_fact(&m->record, &fact) != 0)
 		return -DR_ENOMEM;
-	return run(
-		s, "INSERT OR REPLACE INTO moves VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-		"iiiibbiiiiii", o->move, (uint64_t)o->attempt, (uint64_t)o->role, (uint64_t)m->record.phase,
-		&orders, &fact, (uint64_t)m->record.committed, (uint64_t)m->record.stopped,
-		(uint64_t)m->qemu.pid, m->qemu.start_time, (uint64_t)m->relay.pid, m->relay.start_time);
+	return run(s,
+		   "INSERT OR REPLACE INTO moves VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
+		   "?13)",
+		   "iiiibbiiiiiii", o->move, (uint64_t)o->attempt, (uint64_t)o->role,
+		   (uint64_t)m->record.phase, &orders, &fact, (uint64_t)m->record.committed,
+		   (uint64_t)m->record.stopped, (uint64_t)m->qemu.pid, m->qemu.start_time,
+		   (uint64_t)m->relay.pid, m->relay.start_time, (uint64_t)m->record.released);
 }
 
 int store_move_procs(struct store *s, const struct store_move *m)
@@ -459,7 +465,7 @@ int store_moves(struct store *s, store_move_fn fn, void *data)
 	sqlite3_stmt *st =
 		prepare(s,
 			"SELECT phase, orders, fact, committed, stopped, qemu_pid, qemu_start, relay_pid, "
-			"relay_start FROM moves ORDER BY move, attempt, role",
+			"relay_start, released FROM moves ORDER BY move, attempt, role",
 			"");
 	int rc;
 
@@ -486,6 +492,7 @@ int store_moves(struct store *s, store_move_fn fn, void *data)
 		m.qemu.start_time = col_u64(st, 6);
 		m.relay.pid = (pid_t)sqlite3_column_int64(st, 7);
 		m.relay.start_time = col_u64(st, 8);
+		m.record.released = sqlite3_column_int(st, 9) != 0;
 		fn(&m, data);
 		free_msg(fact);
 		free_msg(m.order);

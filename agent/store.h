@@ -20,7 +20,7 @@
 #include "common/names.h"
 #include "proto/drover.pb-c.h"
 
-#define STORE_VERSION 1
+#define STORE_VERSION 2
 
 struct store;
 

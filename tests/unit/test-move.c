@@ -469,6 +469,33 @@ static void restored(Drover__MoveRole role, Drover__MovePhase phase)
 	send(MOVE_EV_START);
 }
 
+/* R2: until a source gave its word, it needs no coordinator to go on with its VM; after it, R7 counts. */
+static void test_restart_without_lease(void **state)
+{
+	struct move_record rec = {.phase = P(SRC_COMPLETING)};
+
+	(void)state;
+	drover__move_stats__init(&rec.stats);
+	order.role = DROVER__MOVE_ROLE__MOVE_SRC;
+	for (int word = 0; word < 2; word++) {
+		memset(&w, 0, sizeof(w));
+		rec.phase = word == 0 ? P(SRC_COMPLETING) : P(SRC_ABORTING);
+		rec.released = word == 1;
+		m = move_restore(&me, &order, &rec);
+		send(MOVE_EV_START);
+		send(MOVE_EV_QEMU_UP);
+		for (int i = 0; i < 20; i++) {
+			answer_migrate(word == 0 ? MOVE_MIG_FAILED : MOVE_MIG_COMPLETED);
+			answer_status(MOVE_RUN_POSTMIGRATE);
+			pass(50);
+		}
+		assert_int_equal(move_phase(m), P(SRC_ABORTING));
+		assert_int_equal(w.asked[MOVE_QMP_CONT], word == 0 ? 1 : 0);
+		if (word == 0)
+			move_free(m);
+	}
+}
+
 static void test_restart_undecided(void **state)
 {
 	(void)state;
@@ -656,6 +683,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_brake, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_token_cancels, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_old_grant, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_restart_without_lease, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restart_undecided, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tcg_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_destination_commit, setup, teardown),

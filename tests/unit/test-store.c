@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sqlite3.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -148,6 +149,7 @@ static void on_move(const struct store_move *m, void *data)
 	assert_string_equal(m->record.error, "first");
 	assert_int_equal(m->record.error_exit, 6);
 	assert_true(m->record.stopped);
+	assert_true(m->record.released);
 	assert_false(m->record.committed);
 	assert_int_equal(m->record.stats.bytes_wire, 12345);
 	assert_int_equal(m->record.n_proofs, 1);
@@ -174,6 +176,7 @@ static void test_moves(void **state)
 	snprintf(m.record.error, sizeof(m.record.error), "first");
 	m.record.error_exit = 6;
 	m.record.stopped = true;
+	m.record.released = true;
 	m.record.stats.bytes_wire = 12345;
 	m.record.proofs = proofs;
 	m.record.n_proofs = 1;
@@ -205,6 +208,43 @@ static void test_rollback(void **state)
 	assert_int_equal(g, 0);
 }
 
+/* A file of version 1 is read on; its moves count as if they had given their word. */
+static void test_version_1(void **state)
+{
+	Drover__MoveOrder o = DROVER__MOVE_ORDER__INIT;
+	Drover__DiskProof p = DROVER__DISK_PROOF__INIT;
+	Drover__DiskProof *proofs[] = {&p};
+	struct store_move m = {.order = &o, .qemu = {11, 12}, .relay = {22, 33}};
+	sqlite3 *db;
+
+	(void)state;
+	o.move = 17;
+	o.vm = (char *)(uintptr_t) "vm1";
+	p.path = (char *)(uintptr_t) "/disk";
+	drover__move_stats__init(&m.record.stats);
+	m.record = (struct move_record){.phase = DROVER__MOVE_PHASE__SRC_RELEASED,
+					.error = "first",
+					.error_exit = 6,
+					.stopped = true,
+					.stats = m.record.stats,
+					.n_proofs = 1,
+					.proofs = proofs};
+	m.record.stats.bytes_wire = 12345;
+	assert_int_equal(store_move_put(store, &m), 0);
+	store_close(store);
+	store = NULL;
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "ALTER TABLE moves DROP COLUMN released; PRAGMA user_version=1",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	sqlite3_close(db);
+	open_again();
+	n_rows = 0;
+	assert_int_equal(store_moves(store, on_move, NULL), 0);
+	assert_int_equal(n_rows, 1);
+	open_again();
+}
+
 static void test_newer_file(void **state)
 {
 	struct dr_error err = DR_ERROR_INIT;
@@ -230,6 +270,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_floors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moves, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rollback, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_version_1, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_newer_file, setup, teardown),
 	};
 
