@@ -17,6 +17,7 @@
 
 struct vm;
 struct amove;
+struct stray;
 struct facts;
 struct session;
 struct acceptor;
@@ -31,6 +32,7 @@ struct agent {
 	struct lease lease;
 	struct vm *vms;
 	struct amove *moves;
+	struct stray *strays; /* QEMUs that the store does not know */
 	struct facts *facts;
 	struct session *session;
 	struct acceptor *acceptor;

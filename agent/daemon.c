@@ -13,6 +13,7 @@
 #include "agent/move_real.h"
 #include "agent/relays.h"
 #include "agent/session.h"
+#include "agent/stray.h"
 #include "agent/vm.h"
 #include "common/cleanup.h"
 #include "common/env_real.h"
@@ -129,6 +130,8 @@ static int restore(struct agent *a, struct dr_error *err)
 			"whether process %d (a VM's QEMU) lives cannot be told: no descriptors or "
 			"memory left, or /proc cannot be read",
 			(int)r.pid);
+	if (stray_scan(a, err) != 0)
+		return -(int)err->code;
 	for (struct vm *vm = a->vms; vm != NULL; vm = vm->next)
 		vm_adopt(vm);
 	amove_start_all(a);
@@ -224,6 +227,7 @@ void agent_fini(struct agent *a)
 	amove_free_all(a);
 	while (a->vms != NULL)
 		vm_free(a->vms);
+	stray_free_all(a);
 	acceptor_free(a->acceptor);
 	facts_free(a->facts);
 	qcaps_fini(&a->caps);

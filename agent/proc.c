@@ -1,5 +1,6 @@
 #include "agent/proc.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -129,6 +130,43 @@ bool proc_cmdline_has(pid_t pid, const char *mark)
 	ssize_t len = buf != NULL ? read_cmdline(pid, buf) : 0;
 
 	return len > 0 && memmem(buf, (size_t)len, mark, strlen(mark)) != NULL;
+}
+
+/* The argument that begins with prefix; NULL: none. buf ends with a zero byte. */
+static const char *find_arg(const char *buf, ssize_t len, const char *prefix)
+{
+	for (const char *p = buf; p < buf + len; p += strlen(p) + 1)
+		if (strncmp(p, prefix, strlen(prefix)) == 0)
+			return p;
+	return NULL;
+}
+
+int proc_find(const char *prefix, int (*fn)(pid_t pid, const char *arg, void *data), void *data)
+{
+	DR_AUTO_FREE char *buf = malloc(CMDLINE_MAX + 1);
+	DIR *d = opendir("/proc");
+	struct dirent *e = NULL;
+	int rc = d != NULL && buf != NULL ? 0 : -DR_EIO;
+
+	while (rc == 0 && (errno = 0, e = readdir(d)) != NULL) {
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+		ssize_t len = pid > 0 ? read_cmdline(pid, buf) : 0;
+		const char *arg;
+
+		if (len < 0 && errno != EACCES && errno != EPERM) /* another user's is none of ours */
+			rc = -DR_EIO;
+		if (len <= 0)
+			continue;
+		buf[len] = '\0';
+		arg = find_arg(buf, len, prefix);
+		if (arg != NULL)
+			rc = fn(pid, arg, data);
+	}
+	if (rc == 0 && errno != 0)
+		rc = -DR_EIO;
+	if (d != NULL)
+		closedir(d);
+	return rc;
 }
 
 int proc_check(const struct proc *p, const char *mark)

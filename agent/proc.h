@@ -48,6 +48,12 @@ bool proc_alive(const struct proc *p);
 bool proc_cmdline_has(pid_t pid, const char *mark);
 
 /*
+ * Calls fn with each process that has an argument which begins with prefix, and that argument. Ends early
+ * when fn returns anything but 0. 0, fn's result, or -DR_EIO: the processes cannot be read.
+ */
+int proc_find(const char *prefix, int (*fn)(pid_t pid, const char *arg, void *data), void *data);
+
+/*
  * Is it still the process that was recorded: start time, and mark on its command line? 0 also for one that is
  * just ending and has no command line any more. -DR_ENOENT: it ended; -DR_EREFUSED: another one; -DR_EIO:
  * cannot be told now.

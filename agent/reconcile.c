@@ -5,6 +5,7 @@
 
 #include "agent/move_real.h"
 #include "agent/session.h"
+#include "agent/stray.h"
 #include "agent/vm.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -93,7 +94,7 @@ static void apply_vm(struct agent *a, const Drover__VmOrder *o)
 	if (amove_holds_vm(a, o->name) &&
 	    (o->want != DROVER__VM_WANT__WANT_KILL || !amove_took_vm(a, o->name)))
 		return;
-	if (!vm_order_ok(a, o))
+	if (stray_has(a, o->name) || !vm_order_ok(a, o))
 		return;
 	switch (o->want) {
 	case DROVER__VM_WANT__WANT_RUN:

@@ -7,6 +7,7 @@
 #include "agent/facts.h"
 #include "agent/move_real.h"
 #include "agent/reconcile.h"
+#include "agent/stray.h"
 #include "agent/vm.h"
 #include "common/log.h"
 #include "common/tls.h"
@@ -108,7 +109,7 @@ static void send_report(void *data)
 	r.leaving = a->leaving;
 	r.floor_term = a->floors.term;
 	r.floor_incarnation = a->floors.incarnation;
-	r.complete = vm_adoption_done(a);
+	r.complete = vm_adoption_done(a) && !stray_any(a);
 	r.orders_index = a->floor_index;
 	msg.body_case = DROVER__MSG__BODY_AGENT_REPORT;
 	msg.agent_report = &r;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/stray.h"
 #include "agent/vm_internal.h"
 #include "common/log.h"
 
@@ -54,6 +55,9 @@ void vm_adopt(struct vm *vm)
 	if (proc_is_open(&vm->proc)) {
 		vm->timer = env_timer_start(vm->agent->env, VM_ADOPT_US, on_adopt_timeout, vm);
 		vm_connect(vm);
+	} else if (stray_has(vm->agent, vm->name)) {
+		/* The record is older than the process: it says nothing about the VM. */
+		snprintf(vm->error, sizeof(vm->error), "a QEMU of it runs that the agent did not start");
 	} else if (vm->watch != NULL && vm->watch->released != NULL && vm->watch->released(vm->watch_data)) {
 		vm_change(vm, VM_P_LOST, "ended after the source's word");
 	} else {
@@ -79,7 +83,7 @@ struct vm *vm_incoming_start(struct agent *a, const Drover__MoveOrder *order,
 	struct vm *old = vm_find(a, order->vm);
 	struct vm *vm;
 
-	if (old != NULL && (!fsm_final(&old->fsm) || old->watch != NULL)) {
+	if (stray_has(a, order->vm) || (old != NULL && (!fsm_final(&old->fsm) || old->watch != NULL))) {
 		dr_error_set(err, DR_EFAILED, "an earlier QEMU of VM %s is still on this host", order->vm);
 		return NULL;
 	}

@@ -194,6 +194,46 @@ static bool leaving(void *data)
 	return a->report != NULL && a->report->leaving;
 }
 
+static bool any_report(void *data)
+{
+	const struct fake_agent *a = data;
+
+	return a->report != NULL;
+}
+
+/* R9, R12: an agent whose store was wiped does not speak for VMs that it cannot know. */
+static void test_wiped_store(void **state)
+{
+	struct fake_agent *a = &fake.agents[0];
+	char cmd[300];
+	pid_t qemu;
+
+	(void)state;
+	up(a, NULL);
+	order_vm(a, DROVER__VM_WANT__WANT_RUN, 1);
+	await_vm(a, DROVER__VM_STATE__VM_RUNNING, 1);
+	qemu = qemu_of(a);
+	fake_agent_end(a, SIGKILL);
+	snprintf(cmd, sizeof(cmd), "find %s -name 'agent.db*' -delete", a->dir);
+	assert_int_equal(system(cmd), 0);
+
+	fake_agent_start(a, NULL);
+	assert_true(fake_until(&fake, any_report, a, LONG_MS));
+	assert_false(a->report->complete);
+	assert_int_equal(a->report->n_vms, 0);
+	/* Not started twice, and no word about it. */
+	order_vm(a, DROVER__VM_WANT__WANT_RUN, 2);
+	assert_true(fake_until(&fake, orders_seen, a, LONG_MS));
+	order_vm(a, DROVER__VM_WANT__WANT_STOP, 2);
+	assert_true(fake_until(&fake, orders_seen, a, LONG_MS));
+	assert_false(a->report->complete);
+	assert_int_equal(a->report->n_vms, 0);
+	assert_int_equal(qemu_of(a), qemu);
+	kill(qemu, SIGKILL);
+	assert_true(fake_until(&fake, reported, a, LONG_MS));
+	await_vm(a, DROVER__VM_STATE__VM_STOPPED, 2);
+}
+
 static void test_leave(void **state)
 {
 	struct fake_agent *a = &fake.agents[0];
@@ -288,6 +328,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_crash_points, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_lease, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused_orders, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_wiped_store, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_leave, setup, teardown),
 	};
 
