@@ -4,6 +4,7 @@
  */
 #include <setjmp.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -234,6 +235,38 @@ static void test_wiped_store(void **state)
 	await_vm(a, DROVER__VM_STATE__VM_STOPPED, 2);
 }
 
+/* A store from before the QEMU was started (here: with another pid) says nothing about it either. */
+static void test_restored_store(void **state)
+{
+	struct fake_agent *a = &fake.agents[0];
+	const Drover__VmFact *f;
+	char path[300];
+	sqlite3 *db;
+	pid_t qemu;
+
+	(void)state;
+	up(a, NULL);
+	order_vm(a, DROVER__VM_WANT__WANT_RUN, 1);
+	await_vm(a, DROVER__VM_STATE__VM_RUNNING, 1);
+	qemu = qemu_of(a);
+	fake_agent_end(a, SIGKILL);
+	snprintf(path, sizeof(path), "%s/data/agent.db", a->dir);
+	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "UPDATE vms SET pid = 1", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+
+	fake_agent_start(a, NULL);
+	assert_true(fake_until(&fake, any_report, a, LONG_MS));
+	order_vm(a, DROVER__VM_WANT__WANT_KILL, 1);
+	assert_true(fake_until(&fake, orders_seen, a, LONG_MS));
+	f = fake_vm(a, "vm1");
+	assert_true(f != NULL && f->state == DROVER__VM_STATE__VM_STATE_UNKNOWN);
+	assert_false(a->report->complete);
+	kill(qemu, SIGKILL);
+	await_vm(a, DROVER__VM_STATE__VM_FAILED, 1);
+	assert_true(fake_until(&fake, reported, a, LONG_MS));
+}
+
 static void test_leave(void **state)
 {
 	struct fake_agent *a = &fake.agents[0];
@@ -329,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_lease, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused_orders, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wiped_store, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_restored_store, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_leave, setup, teardown),
 	};
 
