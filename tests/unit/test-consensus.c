@@ -49,6 +49,8 @@ struct cluster {
 	uint64_t deadline;
 	bool (*until)(struct cluster *c);
 	bool reached;
+	uint64_t change_id;
+	const char *change_node;
 	struct packet *packets, **packets_tail;
 	uint64_t packets_timer;
 };
@@ -326,6 +328,29 @@ static void member_stop(struct cluster *c, struct member *m)
 	run_until(c, gone);
 }
 
+/* One change at a time: the last one may be in the log and not yet committed. */
+static bool adding(struct cluster *c)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	return leader(c) != NULL &&
+	       consensus_add(leader(c)->consensus, c->change_id, c->change_node, &err) == 0;
+}
+
+static void add(struct cluster *c, uint64_t id, const char *node)
+{
+	c->change_id = id;
+	c->change_node = node;
+	run_until(c, adding);
+}
+
+static bool removing(struct cluster *c)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	return leader(c) != NULL && consensus_remove(leader(c)->consensus, c->change_id, &err) == 0;
+}
+
 static bool removed(struct cluster *c)
 {
 	struct consensus_member list[8];
@@ -336,18 +361,18 @@ static bool removed(struct cluster *c)
 /* A member that lost its disk comes back under a new id and gets the state by snapshot (SAFETY R15). */
 static void replace_wiped(struct cluster *c)
 {
-	struct dr_error err = DR_ERROR_INIT;
 	struct member *wiped = &c->members[leader(c) == &c->members[0] ? 1 : 0];
 	char command[128];
 
 	member_stop(c, wiped);
 	snprintf(command, sizeof(command), "rm -f %s/log.*", wiped->dir);
 	assert_int_equal(system(command), 0);
-	assert_int_equal(consensus_remove(leader(c)->consensus, wiped->id, &err), 0);
+	c->change_id = wiped->id;
+	run_until(c, removing);
 	run_until(c, removed);
 	propose_some(c, 50);
 	run_until(c, all_applied);
-	assert_int_equal(consensus_add(leader(c)->consensus, 201, wiped->node, &err), 0);
+	add(c, 201, wiped->node);
 	member_start(c, (unsigned)(wiped - c->members), 201, false);
 	run_until(c, promoted);
 	propose_some(c, 50);
@@ -358,7 +383,6 @@ static void replace_wiped(struct cluster *c)
 static void test_three_members(void **state)
 {
 	struct cluster *c = calloc(1, sizeof(*c));
-	struct dr_error err = DR_ERROR_INIT;
 	struct member *old;
 	char command[128];
 
@@ -375,7 +399,7 @@ static void test_three_members(void **state)
 	run_until(c, all_applied);
 	for (unsigned i = 1; i < MEMBERS; i++) {
 		snprintf(c->members[i].node, sizeof(c->members[i].node), "node%u", i + 1);
-		assert_int_equal(consensus_add(leader(c)->consensus, 101 + i, c->members[i].node, &err), 0);
+		add(c, 101 + i, c->members[i].node);
 		member_start(c, i, 101 + i, false);
 		run_until(c, promoted);
 	}
