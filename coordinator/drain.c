@@ -234,6 +234,12 @@ static bool vm_ready(struct pass *p, struct memo *m, const struct move_row *move
 	struct node_row src;
 	char why[ROWS_ERROR];
 
+	/* A drain takes along what has stopped meanwhile; who asked for a live move wants to hear of it. */
+	if (rows_vm_off(vm) && move->drain == 0 && strcmp(move->kind, "live") == 0) {
+		drain_fail_move(p, m, move, DR_EFAILED, "%s",
+				vm->error[0] != '\0' ? vm->error : "the VM has stopped");
+		return false;
+	}
 	if (rows_vm_off(vm))
 		return true;
 	if (strcmp(move->kind, "offline") == 0) {
