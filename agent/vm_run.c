@@ -287,13 +287,16 @@ static void on_kill_timer(void *data)
 {
 	struct vm *vm = data;
 	struct dr_error err = DR_ERROR_INIT;
+	int rc = vm_kill(vm, &err);
 
 	vm->timer = 0;
-	if (vm_kill(vm, &err) != 0 && err.code != DR_OK) {
+	if (rc != 0 && err.code != DR_OK) {
 		log_error("vm %s: %s", vm->name, err.text);
 		snprintf(vm->error, sizeof(vm->error), "%s", err.text);
 		agent_dirty(vm->agent);
 	}
+	if (rc == -DR_EIO) /* not killed for want of descriptors or memory */
+		vm->timer = env_timer_start(vm->agent->env, VM_QUIT_US, on_kill_timer, vm);
 }
 
 static void kill_vm(struct vm *vm, const char *why)
