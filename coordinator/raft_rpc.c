@@ -1,5 +1,6 @@
 #include "coordinator/raft_rpc.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,6 +123,57 @@ uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char
 	return bytes;
 }
 
+/* libraft decodes a member list without looking at its length: what is no whole list must not reach it.
+ * Its format (raft_configuration_encode): version 1, number of servers, and for each id, address, role. */
+static bool member_list_whole(const uint8_t *bytes, size_t size)
+{
+	size_t at = 1 + sizeof(uint64_t);
+	uint64_t n;
+
+	if (size < at || bytes[0] != 1)
+		return false;
+	memcpy(&n, bytes + 1, sizeof(n));
+	n = le64toh(n);
+	if (n == 0 || n > RAFT_RPC_SERVERS_MAX)
+		return false;
+	for (uint64_t i = 0; i < n; i++) {
+		const uint8_t *end;
+
+		if (size - at < sizeof(uint64_t))
+			return false;
+		at += sizeof(uint64_t);
+		end = memchr(bytes + at, '\0', size - at);
+		if (end == NULL)
+			return false;
+		at = (size_t)(end - bytes) + 1;
+		if (at == size || bytes[at] > RAFT_SPARE)
+			return false;
+		at++;
+	}
+	return true;
+}
+
+static int check_entry(const Drover__RaftEntry *e, struct dr_error *err)
+{
+	switch (e->type) {
+	case RAFT_COMMAND:
+		if (e->data.len == 0)
+			return dr_error_set(err, DR_EPROTO, "AppendEntries with an empty command");
+		return 0;
+	case RAFT_BARRIER:
+		return 0;
+	case RAFT_CHANGE:
+		if (!member_list_whole(e->data.data, e->data.len))
+			return dr_error_set(err, DR_EPROTO,
+					    "AppendEntries with a broken member list of %zu bytes",
+					    e->data.len);
+		return 0;
+	default:
+		return dr_error_set(err, DR_EPROTO, "AppendEntries with an entry of unknown type %u",
+				    e->type);
+	}
+}
+
 static int unpack_entries(const Drover__RaftRpc *rpc, struct raft_append_entries *a, struct dr_error *err)
 {
 	a->term = rpc->term;
@@ -135,11 +187,10 @@ static int unpack_entries(const Drover__RaftRpc *rpc, struct raft_append_entries
 	if (rpc->n_entries > RAFT_RPC_ENTRIES_MAX)
 		return dr_error_set(err, DR_EPROTO, "AppendEntries with %zu entries", rpc->n_entries);
 	for (size_t i = 0; i < rpc->n_entries; i++) {
-		uint32_t type = rpc->entries[i]->type;
+		int ret = check_entry(rpc->entries[i], err);
 
-		if (type != RAFT_COMMAND && type != RAFT_BARRIER && type != RAFT_CHANGE)
-			return dr_error_set(err, DR_EPROTO, "AppendEntries with an entry of unknown type %u",
-					    type);
+		if (ret < 0)
+			return ret;
 	}
 	a->entries = raft_calloc(rpc->n_entries, sizeof(*a->entries));
 	if (a->entries == NULL)

@@ -8,6 +8,7 @@
 #include "proto/drover.pb-c.h"
 
 #define RAFT_RPC_ENTRIES_MAX  65536
+#define RAFT_RPC_SERVERS_MAX  64
 #define RAFT_RPC_SNAPSHOT_MAX (1u << 30)
 
 /* A packed PeerMsg that carries msg, malloc'ed (*size bytes); NULL without memory. */
