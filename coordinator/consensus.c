@@ -26,7 +26,9 @@ struct consensus {
 	bool transferring;
 	bool started;
 	bool closed;
-	uint64_t heard_us;
+	uint64_t heard_us;	/* when the leader sent what is applied here by now */
+	uint64_t next_heard_us; /* when it named next_heard_index as committed; 0: nothing is waited for */
+	uint64_t next_heard_index;
 	uint64_t own_term_applied; /* the newest term of which this member applied an entry as its leader */
 	void (*stopped)(void *data);
 	void *stopped_data;
@@ -355,8 +357,28 @@ uint64_t consensus_self(const struct consensus *c)
 	return c->config.identity.member;
 }
 
-uint64_t consensus_heard_us(const struct consensus *c)
+/* A member that still catches up hears the leader, but does not know what the leader knows. */
+static void note_caught_up(struct consensus *c)
 {
+	if (c->next_heard_us == 0 || c->raft.last_applied < c->next_heard_index)
+		return;
+	c->heard_us = c->next_heard_us;
+	c->next_heard_us = 0;
+}
+
+static void note_heard(struct consensus *c, uint64_t leader_commit)
+{
+	note_caught_up(c);
+	if (c->next_heard_us != 0)
+		return;
+	c->next_heard_us = env_now_us(c->config.env);
+	c->next_heard_index = leader_commit;
+	note_caught_up(c);
+}
+
+uint64_t consensus_heard_us(struct consensus *c)
+{
+	note_caught_up(c);
 	return consensus_role(c) == CONSENSUS_LEADER ? env_now_us(c->config.env) : c->heard_us;
 }
 
@@ -461,9 +483,8 @@ void consensus_receive(struct consensus *c, uint64_t from, const Drover__RaftRpc
 
 	if (!c->started)
 		return;
-	if ((rpc->type == RAFT_IO_APPEND_ENTRIES || rpc->type == RAFT_IO_INSTALL_SNAPSHOT) &&
-	    rpc->term >= term)
-		c->heard_us = env_now_us(c->config.env);
+	if (rpc->type == RAFT_IO_APPEND_ENTRIES && rpc->term >= term)
+		note_heard(c, rpc->leader_commit);
 	rio_receive(&c->io, from, rpc);
 	if (c->raft.state != before || c->raft.current_term != term)
 		c->config.ops->changed(c->config.data);

@@ -83,8 +83,9 @@ uint64_t consensus_leader(const struct consensus *c, const char **node);
 uint64_t consensus_term(const struct consensus *c);
 uint64_t consensus_applied(const struct consensus *c);
 uint64_t consensus_self(const struct consensus *c);
-/* Microseconds (env) at which this member last heard the leader, or leads itself: now. */
-uint64_t consensus_heard_us(const struct consensus *c);
+/* Microseconds (env): the state here holds everything that was committed then, as far as the leader said.
+ * Now, when this member leads itself; 0: never yet. */
+uint64_t consensus_heard_us(struct consensus *c);
 
 unsigned consensus_members(const struct consensus *c, struct consensus_member *members, unsigned max);
 /* Leader only; one at a time (SAFETY R16): -DR_EAGAIN while another change is under way. */
