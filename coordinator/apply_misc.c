@@ -95,8 +95,9 @@ void apply_token(struct apply *a, const Drover__CmdToken *c)
 		a->out->changed = true;
 		return;
 	}
-	if (db_exec(a->db, "UPDATE token SET used = 1 WHERE hash = ? AND used = 0", "b", c->hash.data,
-		    c->hash.len) != 1) {
+	/* A member that asks again, since the answer to it was lost, has the same id. */
+	if (db_exec(a->db, "UPDATE token SET used = ? WHERE hash = ? AND used IN (0, ?)", "ubu", c->member,
+		    c->hash.data, c->hash.len, c->member) != 1) {
 		apply_refuse(
 			a, DR_EAUTH,
 			"the token is unknown or was used already: make one with 'drover cluster token'");

@@ -251,12 +251,25 @@ void join_begin(struct server *s, const Drover__Request *request, struct conn *c
 
 /* --- join, the leader's side ------------------------------------------------------- */
 
-static bool token_fits(struct server *s, const char *token)
+static bool token_fits(struct server *s, const Drover__JoinRequest *join, uint8_t hash[SHA256_DIGEST_LENGTH])
 {
-	uint8_t hash[SHA256_DIGEST_LENGTH];
+	SHA256((const uint8_t *)join->token, strlen(join->token), hash);
+	return lookup_token(s->db, hash, join->member);
+}
 
-	SHA256((const uint8_t *)token, strlen(token), hash);
-	return lookup_token(s->db, hash);
+/* A token lets one member in. */
+static void spend_token(struct server *s, uint8_t hash[SHA256_DIGEST_LENGTH], uint64_t member)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdToken token = DROVER__CMD_TOKEN__INIT;
+
+	token.hash.data = hash;
+	token.hash.len = SHA256_DIGEST_LENGTH;
+	token.used = true;
+	token.member = member;
+	cmd.body_case = DROVER__COMMAND__BODY_TOKEN;
+	cmd.token = &token;
+	leader_propose(s, &cmd, NULL, NULL);
 }
 
 /* A member of the same node that never came further than "joining" gives its place to the new one. */
@@ -288,11 +301,14 @@ int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Re
 	struct dr_error err = DR_ERROR_INIT;
 	Drover__Command cmd = DROVER__COMMAND__INIT;
 	Drover__CmdMember member = DROVER__CMD_MEMBER__INIT;
+	uint8_t hash[SHA256_DIGEST_LENGTH];
 	char name[LOOKUP_NAME];
 	int ret = 0;
 
-	if (!token_fits(s, join->token))
-		ret = dr_error_set(&err, DR_EAUTH, "wrong token: make a new one with drover cluster token");
+	if (!token_fits(s, join, hash))
+		ret = dr_error_set(
+			&err, DR_EAUTH,
+			"the token is wrong or was used: make a new one with drover cluster token");
 	if (ret == 0)
 		ret = add_member(s, join, &err);
 	if (ret == -DR_EAGAIN)
@@ -307,6 +323,7 @@ int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Re
 	member.corosync_id = join->corosync_id;
 	cmd.body_case = DROVER__COMMAND__BODY_MEMBER;
 	cmd.member = &member;
+	spend_token(s, hash, join->member);
 	leader_propose(s, &cmd, NULL, NULL);
 	answer_out->cluster = malloc(sizeof(*answer_out->cluster));
 	if (answer_out->cluster != NULL) {

@@ -22,10 +22,10 @@ bool lookup_session(struct db *db, const char *node, const uint8_t start_id[16],
 			 node, (const void *)start_id, (size_t)16, coordinator);
 }
 
-bool lookup_token(struct db *db, const uint8_t hash[32])
+bool lookup_token(struct db *db, const uint8_t hash[32], uint64_t member)
 {
-	return db_exists(db, "SELECT 1 FROM token WHERE hash = ? AND used = 0", "b", (const void *)hash,
-			 (size_t)32);
+	return db_exists(db, "SELECT 1 FROM token WHERE hash = ? AND used IN (0, ?)", "bu",
+			 (const void *)hash, (size_t)32, member);
 }
 
 bool lookup_next_session(struct db *db, const char *coordinator, const char *after, char node[LOOKUP_NAME],

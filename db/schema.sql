@@ -57,7 +57,7 @@ CREATE TABLE member (
 
 CREATE TABLE token (
 	hash BLOB NOT NULL PRIMARY KEY,
-	used INTEGER NOT NULL
+	used INTEGER NOT NULL           -- id of the member that joined with it; 0 = none yet
 ) STRICT, WITHOUT ROWID;
 
 -- Limits: scope 'cluster' (name ''), 'node' or 'network'. Only what an operator has set.
