@@ -104,7 +104,7 @@ static struct sim_relay *live_relay(struct sim *sim, Drover__MoveRole role)
 
 static void cut_data(struct sim *sim, unsigned host, bool cut)
 {
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < sim->n_hosts; i++)
 		sim->data_cut[host][i] = sim->data_cut[i][host] = cut;
 	sim_relays_look(sim);
 }
@@ -378,7 +378,7 @@ static bool at_rest(struct run *r)
 	struct sim *sim = r->sim;
 	bool ended = move_ended(sim);
 
-	for (unsigned i = 0; i < SIM_HOSTS && ended; i++)
+	for (unsigned i = 0; i < sim->n_hosts && ended; i++)
 		for (unsigned k = 0; k < SIM_MACHINES; k++)
 			ended = ended && !sim->hosts[i].agent.machines[k].used &&
 				sim->hosts[i].agent.proc.alive &&

@@ -66,6 +66,20 @@ void sim_broken(struct sim *sim, const char *fmt, ...)
 	sim_trace(sim, "BROKEN: %s", sim->broken);
 }
 
+uint64_t sim_clock_now(const struct sim *sim, const struct sim_clock *clock)
+{
+	int64_t passed = (int64_t)(sim->now - clock->at);
+
+	return clock->local + (uint64_t)(passed + passed / 1000 * clock->ppm / 1000);
+}
+
+void sim_clock_rate(struct sim *sim, struct sim_clock *clock, int64_t ppm)
+{
+	clock->local = sim_clock_now(sim, clock);
+	clock->at = sim->now;
+	clock->ppm = ppm;
+}
+
 /* ---------------------------------------------------------------- the queue: a binary heap by (at, order) */
 
 static bool earlier(const struct sim_event *a, const struct sim_event *b)
@@ -175,7 +189,7 @@ bool sim_step(struct sim *sim)
 	run(sim, ev);
 	event_free(ev);
 	sim->steps++;
-	sim_check(sim);
+	sim->check(sim);
 	if (sim->on_step != NULL)
 		sim->on_step(sim);
 	return sim->broken[0] == '\0';
@@ -185,7 +199,7 @@ bool sim_step(struct sim *sim)
 
 struct sim_host *sim_host_named(struct sim *sim, const char *name)
 {
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < sim->n_hosts; i++)
 		if (strcmp(sim->hosts[i].name, name) == 0)
 			return &sim->hosts[i];
 	return NULL;
@@ -198,47 +212,61 @@ int sim_vm_index(const char *name)
 	return n >= 0 && n < SIM_VMS ? n : -1;
 }
 
-struct sim *sim_new(const struct sim_options *opt)
+struct sim *sim_alloc(const struct sim_options *opt, unsigned n_hosts, unsigned n_vms)
 {
 	struct sim *sim = calloc(1, sizeof(*sim));
 
 	if (sim == NULL)
 		abort();
 	sim->opt = *opt;
+	sim->n_hosts = n_hosts;
+	sim->n_vms = n_vms;
 	sim->rng = opt->seed;
 	sim->now = 10 * SIM_S;
 	sim->next_pid = 1000;
-	for (unsigned i = 0; i < SIM_HOSTS; i++) {
+	for (unsigned i = 0; i < n_hosts; i++) {
 		struct sim_host *h = &sim->hosts[i];
 
 		h->sim = sim;
 		h->id = i;
 		snprintf(h->name, sizeof(h->name), "node%u", i + 1);
-		h->clock_offset = (int64_t)sim_random(sim, 1000 * SIM_S);
-		h->clock_ppm = (int64_t)sim_random(sim, 1000) - 500;
+		h->clock.at = sim->now;
+		h->clock.local = sim->now + sim_random(sim, 1000 * SIM_S);
+		h->clock.ppm = (int64_t)sim_random(sim, 1000) - 500;
 		h->agent.host = h;
 		h->agent.coord = -1;
 		h->agent.restart_delay = 1 * SIM_S;
 	}
+	for (unsigned v = 0; v < n_vms; v++)
+		sim->dark_since[v] = SIM_NEVER;
+	return sim;
+}
+
+struct sim *sim_new(const struct sim_options *opt)
+{
+	struct sim *sim = sim_alloc(opt, 3, 3);
+
+	sim->check = sim_check;
 	sim_coord_new(sim);
-	for (int v = 0; v < SIM_VMS; v++) {
+	for (unsigned v = 0; v < sim->n_vms; v++) {
 		struct sim_host *h = &sim->hosts[sim->owner[v]];
-		struct sim_qemu *q = sim_qemu_new(sim, h, v, false);
+		struct sim_qemu *q = sim_qemu_new(sim, h, (int)v, false);
 
 		h->agent.vms[v] = (struct sim_vm_row){.here = true,
-						      .generation = sim_coord_generation(sim->coord, v),
+						      .generation = sim_coord_generation(sim->coord, (int)v),
 						      .pid = q->pid,
 						      .state = DROVER__VM_STATE__VM_RUNNING};
-		sim->dark_since[v] = SIM_NEVER;
 	}
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < sim->n_hosts; i++)
+		sim->hosts[i].agent.ops = &sim_coord_agent_ops;
+	for (unsigned i = 0; i < sim->n_hosts; i++)
 		sim_agent_start(&sim->hosts[i].agent);
 	return sim;
 }
 
 void sim_free(struct sim *sim)
 {
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < sim->n_hosts; i++)
 		for (unsigned k = 0; k < SIM_MACHINES; k++) {
 			struct sim_agent *a = &sim->hosts[i].agent;
 

@@ -21,14 +21,15 @@
 #include "agent/move.h"
 #include "common/env.h"
 #include "proto/drover.pb-c.h"
+#include "sim_lease.h"
 
-#define SIM_HOSTS     3
-#define SIM_COORDS    3
-#define SIM_VMS	      3
+#define SIM_HOSTS     4 /* at most */
+#define SIM_COORDS    5 /* at most */
+#define SIM_VMS	      6 /* at most */
 #define SIM_QEMUS     64
 #define SIM_RELAYS    64
-#define SIM_NONCES    32
-#define SIM_MACHINES  8 /* per agent */
+#define SIM_NONCES    64
+#define SIM_MACHINES  16 /* per agent */
 #define SIM_TIMERS    256
 #define SIM_MS	      UINT64_C(1000)
 #define SIM_S	      UINT64_C(1000000)
@@ -41,6 +42,7 @@ struct sim_host;
 struct sim_agent;
 struct sim_relay;
 struct sim_coord;
+struct cluster;
 
 /* ---------------------------------------------------------------- processes and events */
 
@@ -63,6 +65,16 @@ struct sim_event {
 	uint64_t a, b, c;
 	char text[96];
 };
+
+/* A clock of CLOCK_BOOTTIME's kind: it never jumps, but may run up to 1 % off (SAFETY R8). */
+struct sim_clock {
+	uint64_t at;	/* the simulator's time ... */
+	uint64_t local; /* ... at which the clock showed this */
+	int64_t ppm;
+};
+
+uint64_t sim_clock_now(const struct sim *sim, const struct sim_clock *clock);
+void sim_clock_rate(struct sim *sim, struct sim_clock *clock, int64_t ppm);
 
 void sim_proc_start(struct sim_proc *p);
 void sim_proc_kill(struct sim_proc *p);
@@ -175,6 +187,11 @@ struct sim_vm_row {
 	uint64_t generation;
 	uint64_t pid;
 	Drover__VmState state;
+	uint64_t word;	/* highest generation that was given up here (R12) */
+	uint64_t floor; /* highest generation that was ordered (R7) */
+	bool stopping;
+	bool prelaunch; /* its QEMU waits for the first cont */
+	bool starting;	/* not durable: between the spawn and its QEMU's being up */
 };
 
 struct sim_move_row {
@@ -196,8 +213,16 @@ struct sim_machine {
 	uint64_t seq;
 };
 
+/* How an agent reaches its coordinator: the matrix's shortcut (sim_coord.c), or real sessions (cluster). */
+struct sim_agent_ops {
+	void (*connect)(struct sim_agent *agent);
+	void (*report)(struct sim_agent *agent, Drover__AgentReport *report);
+	void (*lease)(struct sim_agent *agent, uint64_t seq);
+};
+
 struct sim_agent {
 	struct sim_proc proc;
+	const struct sim_agent_ops *ops;
 	struct sim_host *host;
 	struct sim_machine machines[SIM_MACHINES];
 	struct env env;
@@ -206,12 +231,10 @@ struct sim_agent {
 	struct sim_vm_row vms[SIM_VMS];
 	struct sim_move_row rows[SIM_MACHINES];
 	uint64_t floor_term;
+	uint64_t floor_incarnation;
 	uint64_t floor_attempt[SIM_VMS]; /* move << 8 | attempt */
 	/* Lease. */
-	uint64_t lease_seq;
-	uint64_t lease_sent[16];
-	uint64_t lease_from; /* own clock; 0 = none */
-	uint64_t lease_ms;
+	struct lease lease;
 	/* Session. */
 	int coord; /* -1 = none */
 	uint64_t session;
@@ -229,7 +252,7 @@ void sim_agent_start(struct sim_agent *agent);
 /* kill -9; restarted after restart_delay unless no_restart. */
 void sim_agent_kill(struct sim_agent *agent);
 void sim_agent_orders(struct sim_agent *agent, const Drover__AgentOrders *orders);
-void sim_agent_grant(struct sim_agent *agent, uint64_t seq, uint64_t duration_ms);
+void sim_agent_grant(struct sim_agent *agent, uint64_t seq, uint64_t duration_ms, uint64_t term);
 void sim_agent_session_up(struct sim_agent *agent, int coord);
 void sim_agent_session_lost(struct sim_agent *agent);
 /* For tests: hands an order straight to the machines. */
@@ -248,8 +271,7 @@ struct sim_host {
 	struct sim *sim;
 	unsigned id;
 	char name[16];
-	int64_t clock_offset;
-	int64_t clock_ppm;
+	struct sim_clock clock;
 	struct sim_agent agent;
 	struct sim_qemu *pid_reused; /* fault: pid reuse (R25) */
 };
@@ -273,6 +295,8 @@ struct sim_options {
 
 struct sim {
 	struct sim_options opt;
+	unsigned n_hosts;
+	unsigned n_vms;
 	uint64_t now;
 	uint64_t rng;
 	uint64_t next_order;
@@ -288,17 +312,21 @@ struct sim {
 	bool return_cut; /* fault: what flows back from a destination's relay waits */
 	bool coord_cut[SIM_HOSTS][SIM_COORDS];
 	struct sim_coord *coord;
+	struct cluster *cluster; /* NULL: the matrix */
 	uint64_t next_pid;
 	/* The run. */
 	jmp_buf *escape; /* of the agent that runs now */
 	struct sim_agent *running;
 	bool crash; /* the running agent dies at its next crash point or event's end */
 	void (*on_point)(struct sim *sim, struct sim_agent *agent, const char *name);
+	void (*check)(struct sim *sim); /* after every event */
 	void (*on_step)(struct sim *sim);
+	void (*on_record)(struct sim_machine *mc, const struct move_record *rec);
 	void *user;
 	char broken[SIM_TEXT];
 	/* For the checks. */
-	bool qemu_killed; /* a fault killed one */
+	bool qemu_killed;   /* a fault killed one */
+	bool truth_changed; /* a QEMU began or ceased to run since the last check */
 	uint64_t checked_index;
 	unsigned checked_parts;
 	uint64_t dark_since[SIM_VMS]; /* no copy runs since; SIM_NEVER = one does */
@@ -308,6 +336,8 @@ struct sim {
 	uint64_t steps;
 };
 
+struct sim *sim_alloc(const struct sim_options *opt, unsigned n_hosts, unsigned n_vms);
+/* The matrix's cluster. */
 struct sim *sim_new(const struct sim_options *opt);
 void sim_free(struct sim *sim);
 struct sim_host *sim_host_named(struct sim *sim, const char *name);
@@ -315,6 +345,7 @@ int sim_vm_index(const char *name);
 
 /* sim_check.c: after every event. */
 void sim_check(struct sim *sim);
+void sim_check_copies(struct sim *sim);
 /* What must be true when everything has come to rest. */
 void sim_check_end(struct sim *sim);
 

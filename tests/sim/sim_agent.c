@@ -169,7 +169,7 @@ static bool may_say_failed(struct sim_agent *agent, int vm)
 
 static void look_at_vms(struct sim_agent *agent)
 {
-	for (int v = 0; v < SIM_VMS; v++) {
+	for (int v = 0; v < (int)agent->host->sim->n_vms; v++) {
 		struct sim_vm_row *row = &agent->vms[v];
 		struct sim_qemu *q = sim_qemu_by_pid(agent->host->sim, row->pid);
 
@@ -182,7 +182,7 @@ static void look_at_vms(struct sim_agent *agent)
 static void add_vms(struct sim_agent *agent, Drover__AgentReport *report)
 {
 	report->vms = calloc(SIM_VMS, sizeof(report->vms[0]));
-	for (int v = 0; v < SIM_VMS; v++) {
+	for (int v = 0; v < (int)agent->host->sim->n_vms; v++) {
 		Drover__VmFact *fact;
 
 		if (!agent->vms[v].here)
@@ -220,6 +220,7 @@ static void ev_report(struct sim *sim, struct sim_event *ev)
 	Drover__AgentReport report = DROVER__AGENT_REPORT__INIT;
 	Drover__HostFacts facts = DROVER__HOST_FACTS__INIT;
 
+	(void)sim;
 	agent->dirty = false;
 	if (agent->coord < 0)
 		return;
@@ -236,7 +237,7 @@ static void ev_report(struct sim *sim, struct sim_event *ev)
 	report.floor_term = agent->floor_term;
 	add_vms(agent, &report);
 	add_moves(agent, &report);
-	sim_coord_report(sim->coord, agent, &report);
+	agent->ops->report(agent, &report);
 	for (size_t i = 0; i < report.n_vms; i++)
 		free(report.vms[i]);
 	for (size_t i = 0; i < report.n_moves; i++)
@@ -261,7 +262,7 @@ static void ev_connect(struct sim *sim, struct sim_event *ev)
 	struct sim_agent *agent = ev->obj;
 
 	if (agent->coord < 0)
-		sim_coord_connect(sim->coord, agent);
+		agent->ops->connect(agent);
 	sim_post(sim, CONNECT_EVERY, &agent->proc, ev_connect, agent);
 }
 
@@ -286,21 +287,17 @@ static void ev_lease(struct sim *sim, struct sim_event *ev)
 	struct sim_agent *agent = ev->obj;
 
 	if (agent->coord >= 0) {
-		agent->lease_seq++;
-		agent->lease_sent[agent->lease_seq % 16] = env_now_us(&agent->env);
-		sim_coord_lease(sim->coord, agent, agent->lease_seq);
+		agent->ops->lease(agent, agent_lease_request(&agent->lease, env_now_us(&agent->env)));
 	}
 	sim_post(sim, LEASE_EVERY, &agent->proc, ev_lease, agent);
 }
 
-void sim_agent_grant(struct sim_agent *agent, uint64_t seq, uint64_t duration_ms)
+void sim_agent_grant(struct sim_agent *agent, uint64_t seq, uint64_t duration_ms, uint64_t term)
 {
 	struct move_event ev = {.type = MOVE_EV_LEASE};
 
-	if (seq > agent->lease_seq || agent->lease_seq - seq >= 16)
+	if (!agent_lease_grant(&agent->lease, seq, duration_ms, term))
 		return;
-	agent->lease_from = agent->lease_sent[seq % 16];
-	agent->lease_ms = duration_ms;
 	agent->host->sim->running = agent;
 	for (unsigned i = 0; i < SIM_MACHINES; i++)
 		if (agent->machines[i].used)
@@ -412,7 +409,7 @@ void sim_agent_start(struct sim_agent *agent)
 	sim_env_clock(agent);
 	for (unsigned i = 0; i < sizeof(agent->start_id); i++)
 		agent->start_id[i] = (uint8_t)sim_random(sim, 256);
-	agent->lease_from = 0;
+	agent_lease_init(&agent->lease);
 	agent->dirty = false;
 	sim_post(sim, 1000, &agent->proc, ev_connect, agent);
 	sim_post(sim, 1500, &agent->proc, ev_lease, agent);

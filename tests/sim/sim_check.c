@@ -6,9 +6,9 @@
 #include "sim_coord.h"
 
 /* I1: a VM's vCPUs run on at most one node. Also keeps how long none ran. */
-static void check_copies(struct sim *sim)
+void sim_check_copies(struct sim *sim)
 {
-	for (int v = 0; v < SIM_VMS; v++) {
+	for (int v = 0; v < (int)sim->n_vms; v++) {
 		unsigned running = 0;
 		const struct sim_qemu *at = NULL;
 
@@ -39,7 +39,7 @@ static bool vm_is_off(const struct sim *sim, int v)
 /* I2: the owner changes by a commit only, and once per move. */
 static void check_owner(struct sim *sim)
 {
-	for (int v = 0; v < SIM_VMS; v++) {
+	for (int v = 0; v < (int)sim->n_vms; v++) {
 		int owner = sim_coord_owner(sim->coord, v);
 		uint64_t move = 0;
 		uint32_t attempt = 0;
@@ -82,7 +82,7 @@ static void check_slots(struct sim *sim)
 /* R25: nobody kills a process that is not a move's. */
 static void check_bystanders(struct sim *sim)
 {
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < sim->n_hosts; i++)
 		if (sim->hosts[i].pid_reused != NULL && !sim->hosts[i].pid_reused->proc.alive)
 			sim_broken(sim, "R25: a process with a reused pid was killed on %s",
 				   sim->hosts[i].name);
@@ -92,7 +92,7 @@ void sim_check(struct sim *sim)
 {
 	uint64_t index = sim_coord_index(sim->coord);
 
-	check_copies(sim);
+	sim_check_copies(sim);
 	check_bystanders(sim);
 	if (index != sim->checked_index || sim->n_relays + sim->n_qemus != sim->checked_parts) {
 		sim->checked_index = index;
@@ -118,10 +118,10 @@ static void check_left_behind(struct sim *sim)
 	for (unsigned i = 0; i < sim->n_qemus; i++)
 		if (sim->qemus[i]->proc.alive)
 			qemus[sim->qemus[i]->vm]++;
-	for (int v = 0; v < SIM_VMS; v++)
+	for (int v = 0; v < (int)sim->n_vms; v++)
 		if (qemus[v] > 1)
 			sim_broken(sim, "a QEMU of vm%d is left", v + 1);
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < sim->n_hosts; i++)
 		for (unsigned k = 0; k < SIM_MACHINES; k++)
 			if (sim->hosts[i].agent.machines[k].used)
 				sim_broken(sim, "%s still keeps a move", sim->hosts[i].name);
@@ -154,7 +154,7 @@ static void check_home(struct sim *sim, int v)
 
 void sim_check_end(struct sim *sim)
 {
-	for (int v = 0; v < SIM_VMS; v++) {
+	for (int v = 0; v < (int)sim->n_vms; v++) {
 		const char *state = sim_coord_move_state(sim->coord, v, NULL, NULL);
 
 		if (state[0] != '\0' && strcmp(state, "done") != 0 && strcmp(state, "failed") != 0 &&

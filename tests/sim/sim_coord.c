@@ -16,9 +16,10 @@
 #include "coordinator/reports.h"
 #include "coordinator/rows.h"
 
-#define SESSION_DIES (3 * SIM_S)
-#define PENDING	     64
-#define AGAIN	     (400 * SIM_MS)
+#define SESSION_DIES  (3 * SIM_S)
+#define PENDING	      64
+#define AGAIN	      (400 * SIM_MS)
+#define MATRIX_COORDS 3
 
 struct session {
 	int coord; /* -1 = none */
@@ -35,7 +36,7 @@ struct sim_coord {
 	uint64_t index;
 	uint64_t term;
 	int leader; /* -1 = none */
-	struct sim_proc members[SIM_COORDS];
+	struct sim_proc members[MATRIX_COORDS];
 	struct session sessions[SIM_HOSTS];
 	uint64_t next_session;
 	struct drain_scheduler *scheduler;
@@ -169,7 +170,7 @@ static void ev_grant(struct sim *sim, struct sim_event *ev)
 	struct session *s = &sim->coord->sessions[h->id];
 
 	if (s->number == ev->c && h->agent.coord == s->coord && !sim->coord_cut[h->id][s->coord])
-		sim_agent_grant(&h->agent, ev->a, ev->b);
+		sim_agent_grant(&h->agent, ev->a, ev->b, sim->coord->term);
 }
 
 static void grant(void *data, const char *node, const uint8_t start_id[16], const Drover__LeaseGrant *g)
@@ -204,7 +205,7 @@ static void apply(struct sim_coord *c, const Drover__Command *cmd)
 		drain_applied(c->scheduler, cmd, &result);
 	if (cmd->body_case == DROVER__COMMAND__BODY_LEASE_ROUND && c->book != NULL)
 		lease_committed(c->book, c->db, cmd->term, cmd->lease_round, grant, c);
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		for (unsigned k = 0; k < result.n_touched; k++)
 			if (result.touched_all || strcmp(result.touched[k], c->sim->hosts[i].name) == 0)
 				send_orders(c, i);
@@ -214,9 +215,9 @@ static bool quorate(const struct sim_coord *c)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < SIM_COORDS; i++)
+	for (unsigned i = 0; i < MATRIX_COORDS; i++)
 		n += c->members[i].alive ? 1 : 0;
-	return n * 2 > SIM_COORDS;
+	return n * 2 > MATRIX_COORDS;
 }
 
 static void ev_commit(struct sim *sim, struct sim_event *ev)
@@ -309,7 +310,7 @@ static void ev_tick(struct sim *sim, struct sim_event *ev)
 	struct sim_coord *c = ev->obj;
 
 	decide(c);
-	for (unsigned i = 0; i < SIM_HOSTS; i++) {
+	for (unsigned i = 0; i < sim->n_hosts; i++) {
 		sweep_session(c, i);
 		propose_session(c, i);
 		look_at_report(c, i);
@@ -352,7 +353,7 @@ static void ev_elect(struct sim *sim, struct sim_event *ev)
 	(void)sim;
 	if (c->leader >= 0 || !quorate(c))
 		return;
-	for (int i = 0; i < SIM_COORDS; i++)
+	for (int i = 0; i < MATRIX_COORDS; i++)
 		if (c->members[i].alive) {
 			lead(c, i);
 			return;
@@ -380,7 +381,7 @@ void sim_coord_kill_leader(struct sim_coord *c)
 	sim_trace(c->sim, "leader %d killed", dead);
 	sim_proc_kill(&c->members[dead]);
 	c->leader = -1;
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		if (c->sessions[i].coord == dead)
 			session_end(c, i, true);
 	sim_post(c->sim, sim_between(c->sim, SIM_S, 2 * SIM_S), NULL, ev_elect, c);
@@ -444,7 +445,7 @@ static void watch(struct sim_coord *c, unsigned host)
 
 void sim_coord_cuts_changed(struct sim_coord *c)
 {
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		watch(c, i);
 }
 
@@ -455,10 +456,10 @@ static void ev_connected(struct sim *sim, struct sim_event *ev)
 	unsigned host = agent->host->id;
 	struct session *s = &c->sessions[host];
 	int coord = -1;
-	unsigned first = (unsigned)sim_random(sim, SIM_COORDS);
+	unsigned first = (unsigned)sim_random(sim, MATRIX_COORDS);
 
-	for (unsigned i = 0; i < SIM_COORDS && coord < 0; i++) {
-		unsigned k = (first + i) % SIM_COORDS;
+	for (unsigned i = 0; i < MATRIX_COORDS && coord < 0; i++) {
+		unsigned k = (first + i) % MATRIX_COORDS;
 
 		if (c->members[k].alive && !sim->coord_cut[host][k])
 			coord = (int)k;
@@ -473,8 +474,10 @@ static void ev_connected(struct sim *sim, struct sim_event *ev)
 	send_orders(c, host);
 }
 
-void sim_coord_connect(struct sim_coord *c, struct sim_agent *agent)
+static void agent_connect(struct sim_agent *agent)
 {
+	struct sim_coord *c = agent->host->sim->coord;
+
 	sim_post(c->sim, sim_between(c->sim, 1000, 4000), &agent->proc, ev_connected, agent);
 }
 
@@ -492,8 +495,9 @@ static void ev_report(struct sim *sim, struct sim_event *ev)
 	look_at_report(c, (unsigned)ev->b);
 }
 
-void sim_coord_report(struct sim_coord *c, struct sim_agent *agent, const Drover__AgentReport *report)
+static void agent_report(struct sim_agent *agent, Drover__AgentReport *report)
 {
+	struct sim_coord *c = agent->host->sim->coord;
 	struct session *s = &c->sessions[agent->host->id];
 	struct sim_event *ev;
 
@@ -515,8 +519,9 @@ static void ev_lease(struct sim *sim, struct sim_event *ev)
 		lease_request(c->book, sim->hosts[ev->b].name, s->start_id, ev->c);
 }
 
-void sim_coord_lease(struct sim_coord *c, struct sim_agent *agent, uint64_t seq)
+static void agent_lease(struct sim_agent *agent, uint64_t seq)
 {
+	struct sim_coord *c = agent->host->sim->coord;
 	struct session *s = &c->sessions[agent->host->id];
 	struct sim_event *ev;
 
@@ -527,6 +532,9 @@ void sim_coord_lease(struct sim_coord *c, struct sim_agent *agent, uint64_t seq)
 	ev->b = agent->host->id;
 	ev->c = seq;
 }
+
+const struct sim_agent_ops sim_coord_agent_ops = {
+	.connect = agent_connect, .report = agent_report, .lease = agent_lease};
 
 /* ---------------------------------------------------------------- start, operator, questions */
 
@@ -630,9 +638,9 @@ struct sim_coord *sim_coord_new(struct sim *sim)
 	c->sim = sim;
 	c->term = 1;
 	c->env = (struct env){.impl = c, .now_us = coord_now, .utc_us = coord_now, .random = coord_random};
-	for (unsigned i = 0; i < SIM_COORDS; i++)
+	for (unsigned i = 0; i < MATRIX_COORDS; i++)
 		sim_proc_start(&c->members[i]);
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		c->sessions[i].coord = -1;
 	init.name = (char *)(uintptr_t) "sim";
 	init.uuid.data = id;
@@ -643,13 +651,13 @@ struct sim_coord *sim_coord_new(struct sim *sim)
 	cmd.body_case = DROVER__COMMAND__BODY_INIT;
 	cmd.init = &init;
 	boot_command(c, &cmd);
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		boot_session(c, i, "coord0");
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		add_facts(c, i);
-	for (int v = 0; v < SIM_VMS; v++)
+	for (int v = 0; v < (int)sim->n_vms; v++)
 		add_vm(c, v, v < 2 ? 0 : 1);
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		boot_session(c, i, "");
 	lead(c, 0);
 	sim_post(sim, 10 * SIM_MS, NULL, ev_tick, c);
@@ -659,7 +667,7 @@ struct sim_coord *sim_coord_new(struct sim *sim)
 
 void sim_coord_free(struct sim_coord *c)
 {
-	for (unsigned i = 0; i < SIM_HOSTS; i++)
+	for (unsigned i = 0; i < c->sim->n_hosts; i++)
 		if (c->sessions[i].report != NULL)
 			free_report(c->sessions[i].report);
 	for (unsigned i = 0; i < c->n_survivors; i++)

@@ -6,14 +6,12 @@
 
 struct sim_coord;
 
-/* VMs 0..SIM_VMS-1 run on host 0, generation 1. */
+/* The first two VMs run on host 0, the third on host 1. */
 struct sim_coord *sim_coord_new(struct sim *sim);
 void sim_coord_free(struct sim_coord *c);
 
-/* An agent asks for a session; it hears sim_agent_session_up() or nothing. */
-void sim_coord_connect(struct sim_coord *c, struct sim_agent *agent);
-void sim_coord_report(struct sim_coord *c, struct sim_agent *agent, const Drover__AgentReport *report);
-void sim_coord_lease(struct sim_coord *c, struct sim_agent *agent, uint64_t seq);
+/* How agents reach it. */
+extern const struct sim_agent_ops sim_coord_agent_ops;
 
 /* The operator's commands. */
 void sim_coord_move(struct sim_coord *c, int vm, unsigned to);

@@ -5,8 +5,7 @@
 
 #include "sim_agent.h"
 
-static char *const vm_names[SIM_VMS] = {(char *)(uintptr_t) "vm1", (char *)(uintptr_t) "vm2",
-					(char *)(uintptr_t) "vm3"};
+static char vm_names[SIM_VMS][4] = {"vm1", "vm2", "vm3", "vm4", "vm5", "vm6"};
 
 char *sim_vm_name(int vm)
 {
@@ -55,10 +54,8 @@ void sim_host_addresses_free(Drover__HostFacts *facts)
 static uint64_t host_now(struct env *env)
 {
 	struct sim_agent *agent = env->impl;
-	struct sim_host *h = agent->host;
-	int64_t now = (int64_t)h->sim->now;
 
-	return (uint64_t)(now + now / 1000000 * h->clock_ppm + h->clock_offset);
+	return sim_clock_now(agent->host->sim, &agent->host->clock);
 }
 
 static uint64_t host_utc(struct env *env)
@@ -466,14 +463,14 @@ static uint64_t lease_age_us(struct move_env *me)
 {
 	struct sim_machine *mc = me->impl;
 
-	return mc->agent->lease_from == 0 ? UINT64_MAX : env_now_us(&mc->agent->env) - mc->agent->lease_from;
+	return agent_lease_age_us(&mc->agent->lease, env_now_us(&mc->agent->env));
 }
 
 static bool lease_valid(struct move_env *me)
 {
 	struct sim_machine *mc = me->impl;
 
-	return lease_age_us(me) < mc->agent->lease_ms * 1000;
+	return agent_lease_valid(&mc->agent->lease, env_now_us(&mc->agent->env));
 }
 
 static void dirty(struct move_env *me)

@@ -80,6 +80,7 @@ static void vm_stop(struct sim_qemu *q, enum move_run run)
 	bool ran = q->run == MOVE_RUN_RUNNING;
 
 	q->run = run;
+	q->sim->truth_changed = true;
 	if (ran) {
 		q->stopped_at = q->sim->now;
 		emit(q, MOVE_EV_STOP, q->mig);
@@ -91,6 +92,7 @@ static void vm_start(struct sim_qemu *q)
 	if (q->run == MOVE_RUN_RUNNING)
 		return;
 	q->run = MOVE_RUN_RUNNING;
+	q->sim->truth_changed = true;
 	sim_trace(q->sim, "qemu %llu vm%d RUNS on %s", (unsigned long long)q->pid, q->vm + 1, q->host->name);
 	emit(q, MOVE_EV_RESUME, q->mig);
 }
@@ -111,6 +113,7 @@ static void exited(struct sim_qemu *q)
 		return;
 	sim_trace(q->sim, "qemu %llu vm%d on %s ended", (unsigned long long)q->pid, q->vm + 1, q->host->name);
 	sim_proc_kill(&q->proc);
+	q->sim->truth_changed = true;
 	struct sim_relay *r = q->relay;
 	drop_socket(q);
 	if (r != NULL && r->peer != NULL && r->peer->qemu != NULL && sim_relay_carries(r))
