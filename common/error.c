@@ -92,6 +92,10 @@ const char *dr_err_name(int code)
 		return "corrupt data";
 	case DR_EBUG:
 		return "internal error";
+	case DR_ENOSPC:
+		return "no room";
+	case DR_ESYNC:
+		return "fsync failed";
 	}
 	return "unknown error";
 }

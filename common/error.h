@@ -27,6 +27,8 @@ enum dr_err {
 	DR_ECLOSED,  /* the peer ended the connection */
 	DR_ECORRUPT, /* stored bytes that fail their checksum */
 	DR_EBUG,     /* an invariant of the program is broken */
+	DR_ENOSPC,   /* no room, or a file system that may not be written: nothing was changed */
+	DR_ESYNC,    /* fsync failed: what is on the disk is unknown */
 };
 
 #define DR_ERROR_TEXT 512

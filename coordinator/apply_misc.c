@@ -81,9 +81,13 @@ void apply_trim(struct apply *a, const Drover__CmdTrim *c)
 
 void apply_member(struct apply *a, const Drover__CmdMember *c)
 {
+	bool known = db_exists(a->db, "SELECT 1 FROM member WHERE id = ? AND removed = ?", "uu", c->member,
+			       (uint64_t)c->removed);
+
 	put_member(a, c->member, c->node, c->corosync_id, c->removed);
-	apply_event(a, "cluster", (struct about){.node = c->node}, "coordinator %s %s", c->node,
-		    c->removed ? "was removed" : "joined");
+	if (!known)
+		apply_event(a, "cluster", (struct about){.node = c->node}, "coordinator %s %s", c->node,
+			    c->removed ? "was removed" : "joined");
 	a->out->changed = true;
 }
 

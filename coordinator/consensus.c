@@ -11,6 +11,7 @@
 
 #define SNAPSHOT_THRESHOLD 4096
 #define SNAPSHOT_TRAILING  1024
+#define NODE_MAX	   64
 #define CAMPAIGN_STEP_MS   200 /* between the members that campaign after the leader vanished */
 
 struct consensus {
@@ -29,6 +30,7 @@ struct consensus {
 	uint64_t heard_us;	/* when the leader sent what is applied here by now */
 	uint64_t next_heard_us; /* when it named next_heard_index as committed; 0: nothing is waited for */
 	uint64_t next_heard_index;
+	char leader_node[NODE_MAX];
 	uint64_t own_term_applied; /* the newest term of which this member applied an entry as its leader */
 	void (*stopped)(void *data);
 	void *stopped_data;
@@ -52,7 +54,7 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
 	*result = NULL;
 	if (ret == 0)
 		return 0;
-	c->config.ops->fatal(c->config.data, "a committed command could not be applied");
+	c->config.ops->fatal(c->config.data, (enum dr_err) - ret, "a committed command could not be applied");
 	return RAFT_INVALID;
 }
 
@@ -94,7 +96,7 @@ static void writer_fatal(void *data, const struct dr_error *why)
 {
 	struct consensus *c = data;
 
-	c->config.ops->fatal(c->config.data, why->text);
+	c->config.ops->fatal(c->config.data, why->code, why->text);
 }
 
 static int raft_error(struct consensus *c, int rv, struct dr_error *err, const char *what)
@@ -126,12 +128,65 @@ static struct consensus *free_parts(struct consensus *c)
 	return NULL;
 }
 
+/* libraft's encodings (of a configuration, say) end with padding that it never writes: bytes of other things
+ * would go into the log and to the peers. Hence a heap of zeros. */
+static void *zeroed(void *data, size_t size)
+{
+	(void)data;
+	return calloc(1, size);
+}
+
+static void heap_free(void *data, void *ptr)
+{
+	(void)data;
+	free(ptr);
+}
+
+static void *heap_calloc(void *data, size_t n, size_t size)
+{
+	(void)data;
+	return calloc(n, size);
+}
+
+static void *heap_realloc(void *data, void *ptr, size_t size)
+{
+	(void)data;
+	return realloc(ptr, size);
+}
+
+static void *heap_aligned(void *data, size_t alignment, size_t size)
+{
+	void *ptr = aligned_alloc(alignment, size);
+
+	(void)data;
+	if (ptr != NULL)
+		memset(ptr, 0, size);
+	return ptr;
+}
+
+static void heap_aligned_free(void *data, size_t alignment, void *ptr)
+{
+	(void)data;
+	(void)alignment;
+	free(ptr);
+}
+
+static struct raft_heap heap = {
+	.malloc = zeroed,
+	.free = heap_free,
+	.calloc = heap_calloc,
+	.realloc = heap_realloc,
+	.aligned_alloc = heap_aligned,
+	.aligned_free = heap_aligned_free,
+};
+
 struct consensus *consensus_new(const struct consensus_config *config, struct dr_error *err)
 {
 	struct rio_config rio = {.env = config->env, .log = config->log, .transport = config->transport};
 	struct consensus *c = calloc(1, sizeof(*c));
 	int rv;
 
+	raft_heap_set(&heap);
 	if (c == NULL || (c->node = strdup(config->node)) == NULL) {
 		dr_error_set(err, DR_ENOMEM, "consensus: out of memory");
 		free(c);
@@ -145,6 +200,7 @@ struct consensus *consensus_new(const struct consensus_config *config, struct dr
 		return free_parts(c);
 	rio.writer = c->writer;
 	memcpy(rio.cluster_uuid, config->identity.cluster_uuid, sizeof(rio.cluster_uuid));
+	rio.incarnation = config->identity.incarnation;
 	if (rio_init(&c->io, &rio) < 0) {
 		dr_error_set(err, DR_ENOMEM, "consensus: out of memory");
 		return free_parts(c);
@@ -330,15 +386,24 @@ bool consensus_leads(const struct consensus *c)
 	       c->own_term_applied == c->raft.current_term;
 }
 
-uint64_t consensus_leader(const struct consensus *c, const char **node)
+/* libraft wants an address of its own for each member, also for two of one node while the one replaces the
+ * other: NODE@ID. */
+static void node_of(const char *address, char node[NODE_MAX])
+{
+	snprintf(node, NODE_MAX, "%.*s", (int)strcspn(address, "@"), address);
+}
+
+uint64_t consensus_leader(struct consensus *c, const char **node)
 {
 	const char *address = NULL;
 	raft_id id = 0;
 
 	if (c->started)
 		raft_leader((struct raft *)(uintptr_t)&c->raft, &id, &address);
+	if (node != NULL && address != NULL)
+		node_of(address, c->leader_node);
 	if (node != NULL)
-		*node = address;
+		*node = address != NULL ? c->leader_node : NULL;
 	return id;
 }
 
@@ -395,7 +460,7 @@ unsigned consensus_members(const struct consensus *c, struct consensus_member *m
 
 	for (unsigned i = 0; i < conf->n && i < max; i++) {
 		members[i].id = conf->servers[i].id;
-		members[i].node = conf->servers[i].address;
+		node_of(conf->servers[i].address, members[i].node);
 		members[i].role = member_role(conf->servers[i].role);
 	}
 	return conf->n < max ? conf->n : max;
@@ -430,11 +495,13 @@ static int change_end(struct consensus *c, int rv, struct dr_error *err, const c
 
 int consensus_add(struct consensus *c, uint64_t id, const char *node, struct dr_error *err)
 {
+	char address[NODE_MAX + 24];
 	int ret = change_begin(c, err);
 
 	if (ret < 0)
 		return ret;
-	return change_end(c, raft_add(&c->raft, &c->change, id, node, change_done), err, "add member");
+	snprintf(address, sizeof(address), "%s@%llu", node, (unsigned long long)id);
+	return change_end(c, raft_add(&c->raft, &c->change, id, address, change_done), err, "add member");
 }
 
 int consensus_promote(struct consensus *c, uint64_t id, enum consensus_member_role role, struct dr_error *err)
@@ -457,6 +524,25 @@ int consensus_remove(struct consensus *c, uint64_t id, struct dr_error *err)
 	if (ret < 0)
 		return ret;
 	return change_end(c, raft_remove(&c->raft, &c->change, id, change_done), err, "remove member");
+}
+
+void consensus_mute(struct consensus *c, bool mute)
+{
+	rio_mute(&c->io, mute);
+}
+
+void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term)
+{
+	/* A leader may apply what the others have stored before its own disk has it. */
+	*index = c->raft.last_applied < c->raft.last_stored ? c->raft.last_applied : c->raft.last_stored;
+	*term = c->raft.current_term;
+}
+
+void consensus_seen(struct consensus *c, const struct logdb_seen *seen)
+{
+	if (logwriter_seen(c->writer, seen) < 0)
+		log_warning("out of memory: how far member %llu is was not kept",
+			    (unsigned long long)seen->member);
 }
 
 static void transfer_done(struct raft_transfer *req)

@@ -27,7 +27,7 @@ enum consensus_member_role { MEMBER_JOINING, MEMBER_LEARNER, MEMBER_VOTER };
 
 struct consensus_member {
 	uint64_t id;
-	const char *node;
+	char node[64];
 	enum consensus_member_role role;
 };
 
@@ -41,7 +41,7 @@ struct consensus_ops {
 	/* Role, leader or member list may have changed. */
 	void (*changed)(void *data);
 	/* The member must stop now: its disk or its state failed. */
-	void (*fatal)(void *data, const char *why);
+	void (*fatal)(void *data, enum dr_err code, const char *why);
 };
 
 struct consensus_config {
@@ -79,7 +79,7 @@ enum consensus_role consensus_role(const struct consensus *c);
 /* Leads, is quorate and has applied an entry of its own term: may decide and answer. */
 bool consensus_leads(const struct consensus *c);
 /* 0 when nobody is known to lead. *node is borrowed until the loop runs again. */
-uint64_t consensus_leader(const struct consensus *c, const char **node);
+uint64_t consensus_leader(struct consensus *c, const char **node);
 uint64_t consensus_term(const struct consensus *c);
 uint64_t consensus_applied(const struct consensus *c);
 uint64_t consensus_self(const struct consensus *c);
@@ -93,6 +93,12 @@ int consensus_add(struct consensus *c, uint64_t id, const char *node, struct dr_
 int consensus_promote(struct consensus *c, uint64_t id, enum consensus_member_role role,
 		      struct dr_error *err);
 int consensus_remove(struct consensus *c, uint64_t id, struct dr_error *err);
+/* While it is mute this member asks for no vote and gives none (vouch.h). */
+void consensus_mute(struct consensus *c, bool mute);
+/* How far this member is for certain: committed and stored here; and its term. */
+void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term);
+/* Keeps what was seen of another member beside the log, with the next write. */
+void consensus_seen(struct consensus *c, const struct logdb_seen *seen);
 /* Hands leadership to the member that is best prepared; best effort. */
 void consensus_transfer(struct consensus *c);
 

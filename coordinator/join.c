@@ -19,6 +19,7 @@
 #include "coordinator/server.h"
 
 #define JOIN_DEADLINE_US 30000000
+#define JOIN_AGAIN_US	 1000000
 
 struct join {
 	struct server *server;
@@ -106,7 +107,7 @@ void join_init(struct server *s, const Drover__Request *request, struct conn *co
 {
 	const Drover__ClusterInit *init = request->cluster_init;
 	struct dr_error err = DR_ERROR_INIT;
-	struct logdb_identity id = {.standalone = init->standalone};
+	struct logdb_identity id = {.standalone = init->standalone, .incarnation = 1};
 
 	if (already_member(s, request->id.data, conn))
 		return;
@@ -123,9 +124,9 @@ void join_init(struct server *s, const Drover__Request *request, struct conn *co
 	id.member = server_random_id(s);
 	env_random(s->env, id.cluster_uuid, sizeof(id.cluster_uuid));
 	s->identity = id;
-	if (logdb_identity_set(s->log, &id, &err) < 0 || server_start_consensus(s, true, &err) < 0) {
+	if (server_identity_set(s, &err) < 0 || server_start_consensus(s, true, &err) < 0) {
 		answer(s, conn, request->id.data, (unsigned)dr_err_exit((int)err.code), err.text);
-		server_fatal(s, err.text);
+		server_fatal(s, err.code, err.text);
 		return;
 	}
 	clients_submit(s, request, "init", conn, 0);
@@ -173,10 +174,11 @@ static void join_accepted(struct join *j, const Drover__Response *r)
 		return;
 	}
 	memcpy(id.cluster_uuid, r->cluster->cluster_uuid.data, LOGDB_UUID);
+	id.incarnation = r->cluster->incarnation;
 	s->identity = id;
-	if (logdb_identity_set(s->log, &id, &err) < 0 || server_start_consensus(s, false, &err) < 0) {
+	if (server_identity_set(s, &err) < 0 || server_start_consensus(s, false, &err) < 0) {
 		join_end(j, (unsigned)dr_err_exit((int)err.code), err.text);
-		server_fatal(s, err.text);
+		server_fatal(s, err.code, err.text);
 		return;
 	}
 	log_notice("joined cluster %s as member %llu", r->cluster->cluster, (unsigned long long)j->id);
@@ -272,35 +274,116 @@ static void spend_token(struct server *s, uint8_t hash[SHA256_DIGEST_LENGTH], ui
 	leader_propose(s, &cmd, NULL, NULL);
 }
 
-/* A member of the same node that never came further than "joining" gives its place to the new one. */
-static int add_member(struct server *s, const Drover__JoinRequest *join, struct dr_error *err)
+static int same_node(struct server *s, const struct consensus_member *old, struct dr_error *err)
+{
+	/* It keeps its place until the new one has caught up (leader.c). */
+	if (peers_lost(s, old->id))
+		return 0;
+	if (old->role == MEMBER_VOTER)
+		return dr_error_set(
+			err, DR_EREFUSED,
+			"%s is a member already, and its coordinator answers: end it first, if it is to "
+			"be replaced",
+			old->node);
+	consensus_remove(s->consensus, old->id, err);
+	return dr_error_set(err, DR_EAGAIN, "an unfinished join of %s is being removed: try again",
+			    old->node);
+}
+
+static int add_member(struct server *s, uint64_t id, const char *node, struct dr_error *err)
 {
 	struct consensus_member members[SERVER_PEERS_MAX];
 	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
 
-	for (unsigned i = 0; i < n; i++) {
-		if (members[i].id == join->member)
+	for (unsigned i = 0; i < n; i++)
+		if (members[i].id == id)
 			return 0;
-		if (strcmp(members[i].node, join->node) != 0)
-			continue;
-		if (members[i].role == MEMBER_VOTER)
-			return dr_error_set(
-				err, DR_EREFUSED,
-				"%s is a voting member already; remove it first if it lost its disk "
-				"(drover node remove %s)",
-				join->node, join->node);
-		consensus_remove(s->consensus, members[i].id, err);
-		return dr_error_set(err, DR_EAGAIN, "an unfinished join of %s is being removed: try again",
-				    join->node);
+	for (unsigned i = 0; i < n; i++) {
+		if (strcmp(members[i].node, node) == 0 && same_node(s, &members[i], err) < 0)
+			return -(int)err->code;
 	}
-	return consensus_add(s->consensus, join->member, join->node, err);
+	if (n == SERVER_PEERS_MAX)
+		return dr_error_set(err, DR_EREFUSED, "a cluster has at most %d coordinators",
+				    SERVER_PEERS_MAX);
+	return consensus_add(s->consensus, id, node, err);
+}
+
+static void propose_member(struct server *s, uint64_t id, const char *node, uint32_t corosync_id)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdMember member = DROVER__CMD_MEMBER__INIT;
+
+	member.member = id;
+	member.node = (char *)(uintptr_t)node;
+	member.corosync_id = corosync_id;
+	cmd.body_case = DROVER__COMMAND__BODY_MEMBER;
+	cmd.member = &member;
+	leader_propose(s, &cmd, NULL, NULL);
+}
+
+/* --- a member whose log was lost --------------------------------------------------- */
+
+static bool is_in(struct server *s, uint64_t id)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+
+	for (unsigned i = 0; i < n; i++)
+		if (members[i].id == id)
+			return true;
+	return false;
+}
+
+void join_again(struct server *s)
+{
+	Drover__PeerMsg msg = DROVER__PEER_MSG__INIT;
+	Drover__PeerJoin join = DROVER__PEER_JOIN__INIT;
+
+	if (s->identity.replaces == 0 || env_now_us(s->env) < s->next_join_us || is_in(s, s->identity.member))
+		return;
+	s->next_join_us = env_now_us(s->env) + JOIN_AGAIN_US;
+	join.node = s->conf.name;
+	join.replaces = s->identity.replaces;
+	msg.body_case = DROVER__PEER_MSG__BODY_JOIN;
+	msg.join = &join;
+	peers_send(s, &msg);
+}
+
+/* No token: who it was is in the member list still, corosync vouches for the host, and its old self is
+ * silent.
+ */
+void join_again_in(struct server *s, uint64_t from, uint32_t nodeid, const Drover__PeerJoin *join)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+	struct dr_error err = DR_ERROR_INIT;
+
+	if (!consensus_leads(s->consensus) || from == 0 || is_in(s, from))
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		if (members[i].id != join->replaces || strcmp(members[i].node, join->node) != 0)
+			continue;
+		if (!lookup_member_at(s->db, join->replaces, nodeid)) {
+			log_warning("node %u wants the place of member %s, which is another corosync node's",
+				    nodeid, members[i].node);
+			return;
+		}
+		if (add_member(s, from, join->node, &err) < 0) {
+			log_debug("%s: %s", join->node, err.text);
+			return;
+		}
+		log_notice("member %s comes back without its log, as %llu", join->node,
+			   (unsigned long long)from);
+		propose_member(s, from, join->node, nodeid);
+		return;
+	}
+	log_warning("%s wants to come back as a member, but is none: drover cluster join there, with a token",
+		    join->node);
 }
 
 int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Response *answer_out)
 {
 	struct dr_error err = DR_ERROR_INIT;
-	Drover__Command cmd = DROVER__COMMAND__INIT;
-	Drover__CmdMember member = DROVER__CMD_MEMBER__INIT;
 	uint8_t hash[SHA256_DIGEST_LENGTH];
 	char name[LOOKUP_NAME];
 	int ret = 0;
@@ -310,7 +393,7 @@ int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Re
 			&err, DR_EAUTH,
 			"the token is wrong or was used: make a new one with drover cluster token");
 	if (ret == 0)
-		ret = add_member(s, join, &err);
+		ret = add_member(s, join->member, join->node, &err);
 	if (ret == -DR_EAGAIN)
 		return ret;
 	if (ret < 0) {
@@ -318,13 +401,8 @@ int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Re
 		answer_out->message = strdup(err.text);
 		return 0;
 	}
-	member.member = join->member;
-	member.node = join->node;
-	member.corosync_id = join->corosync_id;
-	cmd.body_case = DROVER__COMMAND__BODY_MEMBER;
-	cmd.member = &member;
 	spend_token(s, hash, join->member);
-	leader_propose(s, &cmd, NULL, NULL);
+	propose_member(s, join->member, join->node, join->corosync_id);
 	answer_out->cluster = malloc(sizeof(*answer_out->cluster));
 	if (answer_out->cluster != NULL) {
 		drover__cluster_status__init(answer_out->cluster);
@@ -332,6 +410,7 @@ int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Re
 		answer_out->cluster->cluster = strdup(name);
 		answer_out->cluster->cluster_uuid.data = malloc(LOGDB_UUID);
 		answer_out->cluster->cluster_uuid.len = LOGDB_UUID;
+		answer_out->cluster->incarnation = s->identity.incarnation;
 		memcpy(answer_out->cluster->cluster_uuid.data, s->identity.cluster_uuid, LOGDB_UUID);
 	}
 	log_notice("member %llu (%s) joins", (unsigned long long)join->member, join->node);

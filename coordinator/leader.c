@@ -101,7 +101,7 @@ static void leader_begin(struct server *s, uint64_t term)
 	s->lease = lease_book_new(s->env, term, LEASE_DURATION_MS);
 	s->scheduler = drain_scheduler_new(s->env);
 	if (s->lease == NULL || s->scheduler == NULL)
-		server_fatal(s, "no memory to lead");
+		server_fatal(s, DR_ENOMEM, "no memory to lead");
 }
 
 void leader_changed(struct server *s)
@@ -127,7 +127,49 @@ void leader_changed(struct server *s)
 
 /* --- once a second ----------------------------------------------------------------- */
 
-/* joining -> learner -> voter, one member at a time, when it is heard (SAFETY R16). */
+static void propose_member(struct server *s, const struct consensus_member *m, uint32_t corosync_id,
+			   bool removed)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdMember member = DROVER__CMD_MEMBER__INIT;
+
+	member.member = m->id;
+	member.node = (char *)(uintptr_t)m->node;
+	member.corosync_id = corosync_id;
+	member.removed = removed;
+	cmd.body_case = DROVER__COMMAND__BODY_MEMBER;
+	cmd.member = &member;
+	decide(s, &cmd);
+}
+
+/* A member joins before it talks to corosync: its node id there is learnt later. */
+static void note_corosync_id(struct server *s, const struct consensus_member *m)
+{
+	uint32_t nodeid = 0;
+
+	if (s->corosync == NULL || !lookup_member_at(s->db, m->id, 0))
+		return;
+	if (m->id == consensus_self(s->consensus))
+		nodeid = corosync_nodeid(s->corosync);
+	else if (!peers_lost(s, m->id))
+		nodeid = peers_find(s, m->id)->nodeid;
+	if (nodeid != 0)
+		propose_member(s, m, nodeid, false);
+}
+
+/* The member of the same host whose place this one takes, or NULL. */
+static const struct consensus_member *predecessor(const struct consensus_member *members, unsigned n,
+						  const struct consensus_member *of)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (members[i].id != of->id && strcmp(members[i].node, of->node) == 0)
+			return &members[i];
+	return NULL;
+}
+
+/* joining -> learner -> voter, one change at a time, when it is heard (SAFETY R16). A member that takes a
+ * lost one's place gets it when it has become a learner: the lost one counts among the voters until then, and
+ * no host ever has two votes. */
 static void promote_members(struct server *s)
 {
 	struct consensus_member members[SERVER_PEERS_MAX];
@@ -137,9 +179,21 @@ static void promote_members(struct server *s)
 		struct dr_error err = DR_ERROR_INIT;
 		enum consensus_member_role next =
 			members[i].role == MEMBER_JOINING ? MEMBER_LEARNER : MEMBER_VOTER;
+		const struct consensus_member *old = predecessor(members, n, &members[i]);
 
+		note_corosync_id(s, &members[i]);
 		if (members[i].role == MEMBER_VOTER || peers_lost(s, members[i].id))
 			continue;
+		if (next == MEMBER_VOTER && old != NULL) {
+			if (!peers_lost(s, old->id))
+				continue;
+			if (consensus_remove(s->consensus, old->id, &err) == 0) {
+				log_notice("member %s: %llu takes the place of %llu", old->node,
+					   (unsigned long long)members[i].id, (unsigned long long)old->id);
+				propose_member(s, old, 0, true);
+			}
+			return;
+		}
 		if (consensus_promote(s->consensus, members[i].id, next, &err) == 0)
 			log_notice("member %s: %s", members[i].node,
 				   next == MEMBER_VOTER ? "voter" : "learner");

@@ -24,6 +24,8 @@ enum statement {
 	ST_ENTRIES,
 	ST_SNAPSHOT_PUT,
 	ST_SNAPSHOT_GET,
+	ST_SEEN_PUT,
+	ST_SEEN_GET,
 	ST_COUNT
 };
 
@@ -42,6 +44,10 @@ static const char *const statements[ST_COUNT] = {
 		"term = excluded.term, conf_index = excluded.conf_index, conf = excluded.conf, "
 		"data = excluded.data, hash = excluded.hash",
 	[ST_SNAPSHOT_GET] = "SELECT idx, term, conf_index, conf, data, hash FROM snapshot",
+	[ST_SEEN_PUT] = "INSERT INTO seen(member, idx, term) VALUES(?1, ?2, ?3) "
+			"ON CONFLICT(member) DO UPDATE SET idx = max(idx, excluded.idx), "
+			"term = max(term, excluded.term)",
+	[ST_SEEN_GET] = "SELECT member, idx, term FROM seen ORDER BY member",
 };
 
 static const char schema[] =
@@ -50,7 +56,9 @@ static const char schema[] =
 	" type INTEGER NOT NULL, data BLOB NOT NULL, chain BLOB NOT NULL) STRICT;"
 	"CREATE TABLE IF NOT EXISTS snapshot(one INTEGER PRIMARY KEY, idx INTEGER NOT NULL,"
 	" term INTEGER NOT NULL, conf_index INTEGER NOT NULL, conf BLOB NOT NULL,"
-	" data BLOB NOT NULL, hash BLOB NOT NULL) STRICT;";
+	" data BLOB NOT NULL, hash BLOB NOT NULL) STRICT;"
+	"CREATE TABLE IF NOT EXISTS seen(member INTEGER PRIMARY KEY, idx INTEGER NOT NULL,"
+	" term INTEGER NOT NULL) STRICT;";
 
 struct mark {
 	uint64_t index;
@@ -60,16 +68,58 @@ struct mark {
 struct logdb {
 	sqlite3 *sql;
 	sqlite3_stmt *stmt[ST_COUNT];
+	char *dir;
 	int mark_fd;
 	uint64_t first; /* first index in the table; last + 1 when it is empty */
 	uint64_t last;
 	uint8_t chain[LOGDB_CHAIN]; /* of the entry `last` */
 };
 
+/* For the next start: this log can't be trusted, even if it looks whole. Nothing more can be done if the
+ * disk does not take that either. */
+static void note_unsynced(const struct logdb *log)
+{
+	static const char why[] = "an fsync of it failed";
+	DR_AUTO_FREE char *path = NULL;
+	DR_AUTO_FD int fd = -1;
+
+	if (log->dir == NULL || asprintf(&path, "%s/" LOGDB_DISTRUST, log->dir) < 0)
+		return;
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, why, sizeof(why) - 1) < 0 || fsync(fd) != 0)
+		log_error("%s: %s", path, strerror(errno));
+}
+
+static enum dr_err code_of(int rc)
+{
+	switch (rc) {
+	case SQLITE_IOERR_FSYNC:
+	case SQLITE_IOERR_DIR_FSYNC:
+		return DR_ESYNC;
+	default:
+		break;
+	}
+	switch (rc & 0xff) {
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return DR_ECORRUPT;
+	case SQLITE_FULL:
+	case SQLITE_READONLY:
+	case SQLITE_CANTOPEN:
+		return DR_ENOSPC;
+	case SQLITE_NOMEM:
+		return DR_ENOMEM;
+	default:
+		return DR_EIO;
+	}
+}
+
 static int sql_error(struct logdb *log, struct dr_error *err, const char *what)
 {
-	enum dr_err code = sqlite3_errcode(log->sql) == SQLITE_CORRUPT ? DR_ECORRUPT : DR_EIO;
+	enum dr_err code = code_of(sqlite3_extended_errcode(log->sql));
 
+	if (code == DR_ESYNC)
+		note_unsynced(log);
 	return dr_error_set(err, code, "log.db: %s: %s", what, sqlite3_errmsg(log->sql));
 }
 
@@ -156,9 +206,13 @@ static int mark_write(struct logdb *log, bool sync, struct dr_error *err)
 	struct mark m = {.index = htobe64(log->last)};
 
 	memcpy(m.chain, log->chain, LOGDB_CHAIN);
-	if (pwrite(log->mark_fd, &m, sizeof(m), 0) != (ssize_t)sizeof(m) ||
-	    (sync && fdatasync(log->mark_fd) != 0))
-		return dr_error_errno(err, DR_EIO, errno, "log.mark: write");
+	if (pwrite(log->mark_fd, &m, sizeof(m), 0) != (ssize_t)sizeof(m))
+		return dr_error_errno(err, errno == ENOSPC || errno == EROFS ? DR_ENOSPC : DR_EIO, errno,
+				      "log.mark: write");
+	if (sync && fdatasync(log->mark_fd) != 0) {
+		note_unsynced(log);
+		return dr_error_errno(err, DR_ESYNC, errno, "log.mark: fdatasync");
+	}
 	return 0;
 }
 
@@ -254,8 +308,9 @@ static int open_sqlite(struct logdb *log, const char *path, struct dr_error *err
 {
 	if (sqlite3_open_v2(path, &log->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
 			    NULL) != SQLITE_OK)
-		return dr_error_set(err, DR_EIO, "%s: %s", path,
-				    log->sql != NULL ? sqlite3_errmsg(log->sql) : "out of memory");
+		return dr_error_set(
+			err, log->sql != NULL ? code_of(sqlite3_extended_errcode(log->sql)) : DR_ENOMEM,
+			"%s: %s", path, log->sql != NULL ? sqlite3_errmsg(log->sql) : "out of memory");
 	if (sqlite3_exec(log->sql,
 			 "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
 			 "PRAGMA cache_size=-2048; PRAGMA wal_autocheckpoint=1000;",
@@ -270,24 +325,46 @@ static int open_sqlite(struct logdb *log, const char *path, struct dr_error *err
 	return 0;
 }
 
+/* SAFETY R15: whoever found that the log can't be trusted left a note. */
+static int check_trusted(const struct logdb *log, struct dr_error *err)
+{
+	DR_AUTO_FREE char *path = NULL;
+	DR_AUTO_FD int fd = -1;
+	char why[256] = "";
+
+	if (asprintf(&path, "%s/" LOGDB_DISTRUST, log->dir) < 0)
+		return dr_error_set(err, DR_ENOMEM, "log.db: out of memory");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd >= 0 && read(fd, why, sizeof(why) - 1) < 0)
+		why[0] = '\0';
+	return dr_error_set(err, DR_ECORRUPT, "log.db is not to be trusted: %s (%s)", why, path);
+}
+
 struct logdb *logdb_open(const char *dir, struct dr_error *err)
 {
 	DR_AUTO_FREE char *path = NULL;
 	DR_AUTO_FREE char *mark = NULL;
 	struct logdb *log = calloc(1, sizeof(*log));
 
-	if (log == NULL || asprintf(&path, "%s/log.db", dir) < 0 || asprintf(&mark, "%s/log.mark", dir) < 0) {
+	if (log == NULL || (log->dir = strdup(dir)) == NULL || asprintf(&path, "%s/log.db", dir) < 0 ||
+	    asprintf(&mark, "%s/log.mark", dir) < 0) {
 		dr_error_set(err, DR_ENOMEM, "log.db: out of memory");
+		if (log != NULL)
+			free(log->dir);
 		free(log);
 		return NULL;
 	}
 	log->mark_fd = open(mark, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (log->mark_fd < 0) {
-		dr_error_errno(err, DR_EIO, errno, "%s", mark);
+		dr_error_errno(err, errno == ENOSPC || errno == EROFS ? DR_ENOSPC : DR_EIO, errno, "%s",
+			       mark);
+		free(log->dir);
 		free(log);
 		return NULL;
 	}
-	if (open_sqlite(log, path, err) < 0 || verify(log, err) < 0) {
+	if (check_trusted(log, err) < 0 || open_sqlite(log, path, err) < 0 || verify(log, err) < 0) {
 		logdb_close(log);
 		return NULL;
 	}
@@ -302,6 +379,7 @@ void logdb_close(struct logdb *log)
 		sqlite3_finalize(log->stmt[i]);
 	sqlite3_close(log->sql);
 	close(log->mark_fd);
+	free(log->dir);
 	free(log);
 }
 
@@ -309,13 +387,19 @@ int logdb_identity_get(struct logdb *log, struct logdb_identity *id, struct dr_e
 {
 	uint64_t member = 0;
 	uint64_t standalone = 0;
+	uint64_t incarnation = htobe64(1);
+	uint64_t replaces = 0;
 
 	memset(id, 0, sizeof(*id));
 	if (meta_get(log, "member", &member, sizeof(member), err) < 0 ||
 	    meta_get(log, "standalone", &standalone, sizeof(standalone), err) < 0 ||
-	    meta_get(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err) < 0)
-		return -DR_EIO;
+	    meta_get(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err) < 0 ||
+	    meta_get(log, "incarnation", &incarnation, sizeof(incarnation), err) < 0 ||
+	    meta_get(log, "replaces", &replaces, sizeof(replaces), err) < 0)
+		return -(int)err->code;
 	id->member = be64toh(member);
+	id->incarnation = be64toh(incarnation);
+	id->replaces = be64toh(replaces);
 	id->standalone = standalone != 0;
 	return 0;
 }
@@ -324,13 +408,17 @@ int logdb_identity_set(struct logdb *log, const struct logdb_identity *id, struc
 {
 	uint64_t member = htobe64(id->member);
 	uint64_t standalone = htobe64((uint64_t)id->standalone);
+	uint64_t incarnation = htobe64(id->incarnation);
+	uint64_t replaces = htobe64(id->replaces);
 	int ret = logdb_begin(log, err);
 
 	if (ret < 0)
 		return ret;
 	if ((ret = meta_set(log, "member", &member, sizeof(member), err)) < 0 ||
 	    (ret = meta_set(log, "standalone", &standalone, sizeof(standalone), err)) < 0 ||
-	    (ret = meta_set(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err)) < 0) {
+	    (ret = meta_set(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err)) < 0 ||
+	    (ret = meta_set(log, "incarnation", &incarnation, sizeof(incarnation), err)) < 0 ||
+	    (ret = meta_set(log, "replaces", &replaces, sizeof(replaces), err)) < 0) {
 		logdb_rollback(log);
 		return ret;
 	}
@@ -355,6 +443,37 @@ int logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_er
 
 	/* Outside a transaction each statement is one of its own, durable when it returns. */
 	return meta_set(log, "vote", pair, sizeof(pair), err);
+}
+
+int logdb_seen_put(struct logdb *log, const struct logdb_seen *seen, struct dr_error *err)
+{
+	sqlite3_stmt *st = log->stmt[ST_SEEN_PUT];
+
+	sqlite3_bind_int64(st, 1, (sqlite3_int64)seen->member);
+	sqlite3_bind_int64(st, 2, (sqlite3_int64)seen->index);
+	sqlite3_bind_int64(st, 3, (sqlite3_int64)seen->term);
+	return run(log, ST_SEEN_PUT, err, "write what was seen of a member");
+}
+
+int logdb_seen_get(struct logdb *log, struct logdb_seen *seen, unsigned max, struct dr_error *err)
+{
+	sqlite3_stmt *st = log->stmt[ST_SEEN_GET];
+	unsigned n = 0;
+	int rc = SQLITE_DONE;
+
+	while (n < max && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+		seen[n].member = (uint64_t)sqlite3_column_int64(st, 0);
+		seen[n].index = (uint64_t)sqlite3_column_int64(st, 1);
+		seen[n].term = (uint64_t)sqlite3_column_int64(st, 2);
+		n++;
+	}
+	if (n < max && rc != SQLITE_DONE) {
+		sql_error(log, err, "read what was seen of members");
+		sqlite3_reset(st);
+		return -(int)err->code;
+	}
+	sqlite3_reset(st);
+	return (int)n;
 }
 
 int logdb_begin(struct logdb *log, struct dr_error *err)

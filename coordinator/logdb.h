@@ -11,6 +11,12 @@
  *     entry that is no longer there. The mark is written after each commit, unsynced:
  *     after a power loss it may be older than the log, never newer.
  * A log that fails either is refused with -DR_ECORRUPT: the member must not vote.
+ * So is one whose fsync failed once (the file log.distrust says so): what the page cache shows of it may
+ * never have reached the disk.
+ *
+ * Errors: -DR_ENOSPC: no room or read-only, nothing was changed. -DR_ESYNC: see above. -DR_EIO: anything
+ * else that the disk refused. A log that is copied back from a backup together with its mark passes: what
+ * the other members have seen of it decides (vouch.h).
  */
 #ifndef DROVER_COORDINATOR_LOGDB_H
 #define DROVER_COORDINATOR_LOGDB_H
@@ -21,8 +27,9 @@
 
 #include "common/error.h"
 
-#define LOGDB_CHAIN 32
-#define LOGDB_UUID  16
+#define LOGDB_CHAIN    32
+#define LOGDB_UUID     16
+#define LOGDB_DISTRUST "log.distrust"
 
 struct logdb;
 
@@ -31,6 +38,15 @@ struct logdb_identity {
 	uint64_t member; /* 0: not yet a member of a cluster */
 	bool standalone;
 	uint8_t cluster_uuid[LOGDB_UUID];
+	uint64_t incarnation; /* of the cluster: members of different ones do not talk (SAFETY R18) */
+	uint64_t replaces;    /* the member that this host was before its log was lost; 0: none */
+};
+
+/* How far another member was once seen to be: what a log restored from a backup is compared with. */
+struct logdb_seen {
+	uint64_t member;
+	uint64_t index; /* committed, and stored there */
+	uint64_t term;
 };
 
 struct logdb_entry {
@@ -60,6 +76,11 @@ int logdb_identity_set(struct logdb *log, const struct logdb_identity *id, struc
 
 int logdb_vote_get(struct logdb *log, uint64_t *term, uint64_t *vote, struct dr_error *err);
 int logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_error *err);
+
+/* Keeps what was seen of another member; part of the transaction that is open. */
+int logdb_seen_put(struct logdb *log, const struct logdb_seen *seen, struct dr_error *err);
+/* Fills seen[] with at most max; the number of them, or negative. */
+int logdb_seen_get(struct logdb *log, struct logdb_seen *seen, unsigned max, struct dr_error *err);
 
 /* One transaction around any number of the calls below; durable when commit returns 0. */
 int logdb_begin(struct logdb *log, struct dr_error *err);

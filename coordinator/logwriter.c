@@ -9,7 +9,7 @@
 
 #include "common/log.h"
 
-enum op_kind { OP_APPEND, OP_TRUNCATE, OP_SNAPSHOT_PUT, OP_SNAPSHOT_GET, OP_VOTE };
+enum op_kind { OP_APPEND, OP_TRUNCATE, OP_SNAPSHOT_PUT, OP_SNAPSHOT_GET, OP_SEEN, OP_VOTE };
 
 struct op {
 	enum op_kind kind;
@@ -23,6 +23,7 @@ struct op {
 	uint64_t index, term, vote;
 	struct logdb_snapshot snapshot;
 	unsigned trailing;
+	struct logdb_seen seen;
 	/* Whom to tell */
 	logwriter_done_fn done;
 	logwriter_snapshot_fn snapshot_done;
@@ -95,6 +96,8 @@ static int op_run(struct logwriter *w, struct op *op, struct dr_error *err)
 		ret = logdb_snapshot_get(w->log, &op->snapshot, err);
 		op->n = ret > 0 ? 1 : 0;
 		return ret < 0 ? ret : 0;
+	case OP_SEEN:
+		return logdb_seen_put(w->log, &op->seen, err);
 	case OP_VOTE:
 		return logdb_vote_set(w->log, op->term, op->vote, err);
 	}
@@ -322,6 +325,20 @@ int logwriter_snapshot_get(struct logwriter *w, logwriter_snapshot_fn done, void
 		return -DR_ENOMEM;
 	op->snapshot_done = done;
 	submit(w, op);
+	return 0;
+}
+
+int logwriter_seen(struct logwriter *w, const struct logdb_seen *seen)
+{
+	struct op *op = op_new(OP_SEEN, NULL);
+
+	if (op == NULL)
+		return -DR_ENOMEM;
+	op->seen = *seen;
+	/* The thread is not woken: it finds this beside the next thing to do. */
+	pthread_mutex_lock(&w->mutex);
+	queue_put(&w->waiting, op);
+	pthread_mutex_unlock(&w->mutex);
 	return 0;
 }
 

@@ -35,6 +35,8 @@ int logwriter_truncate(struct logwriter *w, uint64_t index);
 int logwriter_snapshot_put(struct logwriter *w, const struct logdb_snapshot *snapshot, unsigned trailing,
 			   logwriter_done_fn done, void *data);
 int logwriter_snapshot_get(struct logwriter *w, logwriter_snapshot_fn done, void *data);
+/* Kept with the next operation that writes; nothing is lost that matters if there is none. */
+int logwriter_seen(struct logwriter *w, const struct logdb_seen *seen);
 /* Waits until the disk has it. */
 int logwriter_vote(struct logwriter *w, uint64_t term, uint64_t vote);
 

@@ -54,3 +54,9 @@ bool lookup_next_session(struct db *db, const char *coordinator, const char *aft
 	db_done(&rows);
 	return found;
 }
+
+bool lookup_member_at(struct db *db, uint64_t member, uint32_t nodeid)
+{
+	return db_exists(db, "SELECT 1 FROM member WHERE id = ? AND removed = 0 AND corosync_id IN (0, ?)",
+			 "uu", member, (uint64_t)nodeid);
+}

@@ -14,7 +14,10 @@
 bool lookup_cluster(struct db *db, char name[LOOKUP_NAME]);
 /* Whether the rows say that this start of the node's agent has its session at that coordinator. */
 bool lookup_session(struct db *db, const char *node, const uint8_t start_id[16], const char *coordinator);
-/* Whether a join token with this SHA-256 was issued and is still good for this member: not used by another. */
+/* Whether that member is at the corosync node with this id, as far as is known; 0: nothing is known of it. */
+bool lookup_member_at(struct db *db, uint64_t member, uint32_t nodeid);
+/* Whether a join token with this SHA-256 was issued and is still good for this member: not used by another.
+ */
 bool lookup_token(struct db *db, const uint8_t hash[32], uint64_t member);
 /* The next node after `after` ("" = first) whose agent's session is at `coordinator`; false at the end. */
 bool lookup_next_session(struct db *db, const char *coordinator, const char *after, char node[LOOKUP_NAME],

@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -81,7 +82,29 @@ static int lock_data_dir(const struct dr_conf *conf, struct dr_error *err)
 	return fd;
 }
 
-static int run(const struct dr_conf *conf)
+/* After a fault that may pass (a full disk, no memory) everything begins anew, from what is on the disk: a
+ * new program image holds nothing of what went wrong. The variable tells it that a daemon that ran asks. */
+#define RESTARTED      "DROVER_COORDINATOR_RESTARTED"
+#define RESTART_WAIT_S 2
+
+static bool may_restart(enum dr_err code)
+{
+	return getenv(RESTARTED) != NULL &&
+	       (code == DR_ENOSPC || code == DR_EIO || code == DR_ESYNC || code == DR_ENOMEM);
+}
+
+static void restart(char **argv)
+{
+	log_notice("tries again in %d s", RESTART_WAIT_S);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	sleep(RESTART_WAIT_S);
+	if (setenv(RESTARTED, "1", 1) == 0)
+		execv("/proc/self/exe", argv);
+	log_error("restart: %s", strerror(errno));
+}
+
+static int run(const struct dr_conf *conf, bool *again)
 {
 	struct dr_error err = DR_ERROR_INIT;
 	qb_loop_t *loop = qb_loop_create();
@@ -97,6 +120,7 @@ static int run(const struct dr_conf *conf)
 	the_server = server_new(conf, loop, env, &err);
 	if (the_server == NULL) {
 		log_error("%s", err.text);
+		*again = may_restart(err.code);
 		env_real_free(env);
 		qb_loop_destroy(loop);
 		return err.code == DR_ECORRUPT ? 1 : dr_err_exit((int)err.code);
@@ -106,6 +130,7 @@ static int run(const struct dr_conf *conf)
 	qb_loop_signal_add(loop, QB_LOOP_HIGH, SIGHUP, the_server, on_hup, &handle);
 	qb_loop_run(loop);
 	code = the_server->exit_code;
+	*again = the_server->restart;
 	server_free(the_server);
 	env_real_free(env);
 	qb_loop_destroy(loop);
@@ -123,6 +148,7 @@ int main(int argc, char **argv)
 	struct dr_error err = DR_ERROR_INIT;
 	struct dr_conf conf;
 	int option, lock, code;
+	bool again = false;
 
 	while ((option = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
 		switch (option) {
@@ -155,7 +181,9 @@ int main(int argc, char **argv)
 		return dr_err_exit((int)err.code);
 	}
 	log_init("drover-coordinator", conf.log_level);
-	code = run(&conf);
+	code = run(&conf, &again);
+	if (again)
+		restart(argv);
 	log_fini();
 	close(lock);
 	return code;

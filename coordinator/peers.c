@@ -5,6 +5,8 @@
 #include "common/log.h"
 #include "coordinator/server.h"
 
+#define NOT_NAMED_MAX 5 /* seconds */
+
 struct peer *peers_find(struct server *s, uint64_t member)
 {
 	struct peer *oldest = &s->peers[0];
@@ -39,6 +41,7 @@ void peers_send(struct server *s, Drover__PeerMsg *msg)
 	msg->from = consensus_self(s->consensus);
 	msg->cluster_uuid.data = s->identity.cluster_uuid;
 	msg->cluster_uuid.len = sizeof(s->identity.cluster_uuid);
+	msg->incarnation = s->identity.incarnation;
 	size = drover__peer_msg__get_packed_size(msg);
 	bytes = malloc(size);
 	if (bytes == NULL)
@@ -75,6 +78,72 @@ static const struct own_digest *own_digest(const struct server *s, uint64_t inde
 	return index != 0 && d->index == index ? d : NULL;
 }
 
+/* --- whose word about this member's log counts (vouch.h) ---------------------------- */
+
+void peers_vouched(struct server *s)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n;
+
+	if (!s->vouch.mute || s->consensus == NULL)
+		return;
+	n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+	if (!vouch_enough(&s->vouch, members, n))
+		return;
+	s->vouch.mute = false;
+	consensus_mute(s->consensus, false);
+	log_info("the other members know of nothing that this log has lost: it votes");
+}
+
+static void vouch_in(struct server *s, const Drover__PeerStatus *st, uint64_t from)
+{
+	struct logdb_seen theirs = {.member = from, .index = st->mark_index, .term = st->mark_term};
+	struct logdb_seen mine;
+	const struct logdb_seen *about = NULL;
+	char why[200];
+
+	for (size_t i = 0; i < st->n_seen; i++) {
+		if (st->seen[i]->member != s->identity.member)
+			continue;
+		mine = (struct logdb_seen){.index = st->seen[i]->index, .term = st->seen[i]->term};
+		about = &mine;
+	}
+	if (!vouch_heard(&s->vouch, from, about)) {
+		snprintf(why, sizeof(why),
+			 "%s has seen this member at index %llu, term %llu; its log ends at %llu, term %llu: "
+			 "an "
+			 "old copy",
+			 st->node, (unsigned long long)mine.index, (unsigned long long)mine.term,
+			 (unsigned long long)s->vouch.own.index, (unsigned long long)s->vouch.own.term);
+		server_distrust(s, why);
+		return;
+	}
+	peers_vouched(s);
+	if (vouch_note(&s->vouch, &theirs))
+		consensus_seen(s->consensus, &theirs);
+	if (st->muted && env_now_us(s->env) >= s->next_vouch_us) {
+		s->next_vouch_us = env_now_us(s->env) + SERVER_TICK_US;
+		peers_status(s); /* it waits for this */
+	}
+}
+
+/* The leader names all members: one that it leaves out was removed while it was away. */
+static void named_in(struct server *s, const Drover__PeerStatus *st)
+{
+	if (!st->leader || st->n_members == 0 || s->identity.replaces != 0 || consensus_leads(s->consensus) ||
+	    st->term < consensus_term(s->consensus))
+		return;
+	for (size_t i = 0; i < st->n_members; i++) {
+		if (st->members[i] == s->identity.member) {
+			s->not_named = 0;
+			return;
+		}
+	}
+	if (st->index < consensus_applied(s->consensus) || ++s->not_named < NOT_NAMED_MAX)
+		return;
+	server_removed(s);
+}
+
 static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t from, uint32_t nodeid)
 {
 	struct peer *p = peers_find(s, from);
@@ -89,6 +158,10 @@ static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t f
 	snprintf(p->error, sizeof(p->error), "%s", st->error);
 	if (st->digest.len == sizeof(p->digest))
 		memcpy(p->digest, st->digest.data, sizeof(p->digest));
+	vouch_in(s, st, from);
+	if (s->stopping)
+		return;
+	named_in(s, st);
 	if (own == NULL || st->digest.len != sizeof(p->digest))
 		return;
 	diverged = memcmp(own->digest, st->digest.data, sizeof(own->digest)) != 0;
@@ -144,10 +217,27 @@ static void dispatch(struct server *s, uint32_t nodeid, const Drover__PeerMsg *m
 	case DROVER__PEER_MSG__BODY_STATUS:
 		status_in(s, msg->status, msg->from, nodeid);
 		return;
+	case DROVER__PEER_MSG__BODY_JOIN:
+		join_again_in(s, msg->from, nodeid, msg->join);
+		return;
 	case DROVER__PEER_MSG__BODY__NOT_SET:
 	case _DROVER__PEER_MSG__BODY__CASE_IS_INT_SIZE:
 		return;
 	}
+}
+
+/* SAFETY R18: the cluster went on without this member, or this one without the other. They do not talk. */
+static void other_incarnation(struct server *s, const Drover__PeerMsg *msg)
+{
+	if (msg->incarnation < s->identity.incarnation || s->error[0] != '\0')
+		return;
+	snprintf(s->error, sizeof(s->error),
+		 "the cluster went on without this member (incarnation %llu, this is %llu): remove its log "
+		 "and join "
+		 "again",
+		 (unsigned long long)msg->incarnation, (unsigned long long)s->identity.incarnation);
+	log_error("%s", s->error);
+	consensus_mute(s->consensus, true);
 }
 
 void peers_receive(void *data, uint32_t nodeid, const uint8_t *bytes, size_t size)
@@ -164,8 +254,12 @@ void peers_receive(void *data, uint32_t nodeid, const uint8_t *bytes, size_t siz
 	}
 	if ((msg->to == 0 || msg->to == consensus_self(s->consensus)) &&
 	    msg->cluster_uuid.len == LOGDB_UUID &&
-	    memcmp(msg->cluster_uuid.data, s->identity.cluster_uuid, LOGDB_UUID) == 0)
-		dispatch(s, nodeid, msg);
+	    memcmp(msg->cluster_uuid.data, s->identity.cluster_uuid, LOGDB_UUID) == 0) {
+		if (msg->incarnation == s->identity.incarnation)
+			dispatch(s, nodeid, msg);
+		else
+			other_incarnation(s, msg);
+	}
 	drover__peer_msg__free_unpacked(msg, NULL);
 }
 
@@ -189,12 +283,45 @@ void peers_quorum(void *data, bool quorate)
 	leader_changed(data);
 }
 
+static unsigned list_members(struct server *s, uint64_t ids[SERVER_PEERS_MAX])
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+
+	for (unsigned i = 0; i < n; i++)
+		ids[i] = members[i].id;
+	return n;
+}
+
 void peers_status(struct server *s)
 {
 	Drover__PeerMsg msg = DROVER__PEER_MSG__INIT;
 	Drover__PeerStatus st = DROVER__PEER_STATUS__INIT;
-	const struct own_digest *own = own_digest(s, consensus_applied(s->consensus));
+	DR_AUTO_FREE Drover__PeerSeen *seen = calloc(VOUCH_MEMBERS, sizeof(*seen));
+	Drover__PeerSeen *seen_list[VOUCH_MEMBERS];
+	uint64_t members[SERVER_PEERS_MAX];
+	const struct own_digest *own;
 
+	if (s->consensus == NULL || seen == NULL)
+		return;
+	own = own_digest(s, consensus_applied(s->consensus));
+	for (unsigned i = 0; i < s->vouch.n_seen; i++) {
+		drover__peer_seen__init(&seen[i]);
+		seen[i].member = s->vouch.seen[i].member;
+		seen[i].index = s->vouch.seen[i].index;
+		seen[i].term = s->vouch.seen[i].term;
+		seen_list[i] = &seen[i];
+	}
+	st.seen = seen_list;
+	st.n_seen = s->vouch.n_seen;
+	st.muted = s->vouch.mute;
+	if (!s->vouch.mute)
+		consensus_mark(s->consensus, &st.mark_index, &st.mark_term);
+	if (consensus_leads(s->consensus)) {
+		st.n_members = list_members(s, members);
+		st.members = members;
+	}
+	st.error = s->error;
 	st.node = s->conf.name;
 	st.member = consensus_self(s->consensus);
 	st.index = consensus_applied(s->consensus);

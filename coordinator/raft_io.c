@@ -30,6 +30,7 @@ struct rio {
 	unsigned in_flight; /* requests that the log writer has */
 	raft_io_close_cb close_cb;
 	bool closing;
+	bool mute;
 };
 
 static int rio_start_io(struct raft_io *io, raft_id id, const char *address)
@@ -325,6 +326,11 @@ static void run_deferred(void *data)
 	}
 }
 
+static bool is_about_votes(const struct raft_message *msg)
+{
+	return msg->type == RAFT_IO_REQUEST_VOTE || msg->type == RAFT_IO_REQUEST_VOTE_RESULT;
+}
+
 static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *msg,
 		    raft_io_send_cb cb)
 {
@@ -335,12 +341,15 @@ static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct r
 
 	if (d == NULL)
 		return RAFT_NOMEM;
-	bytes = raft_rpc_pack(msg, r->id, r->address, r->config.cluster_uuid, &size);
-	if (bytes == NULL) {
-		free(d);
-		return RAFT_NOMEM;
+	if (!r->mute || !is_about_votes(msg)) {
+		bytes = raft_rpc_pack(msg, r->id, r->address, r->config.cluster_uuid, r->config.incarnation,
+				      &size);
+		if (bytes == NULL) {
+			free(d);
+			return RAFT_NOMEM;
+		}
+		r->config.transport->send(r->config.transport, bytes, size);
 	}
-	r->config.transport->send(r->config.transport, bytes, size);
 	req->cb = cb;
 	d->req = req;
 	*r->deferred_tail = d;
@@ -566,6 +575,13 @@ int rio_init(struct raft_io *io, const struct rio_config *config)
 		.random = rio_random,
 	};
 	return 0;
+}
+
+void rio_mute(struct raft_io *io, bool mute)
+{
+	struct rio *r = io->impl;
+
+	r->mute = mute;
 }
 
 void rio_free(struct raft_io *io)

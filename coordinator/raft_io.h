@@ -20,11 +20,15 @@ struct rio_config {
 	struct logwriter *writer;    /* borrowed; must outlive the raft_io */
 	struct transport *transport; /* borrowed */
 	uint8_t cluster_uuid[16];
+	uint64_t incarnation;
 };
 
 /* Fills io. -DR_ENOMEM. Free with rio_free after raft_close's callback. */
 int rio_init(struct raft_io *io, const struct rio_config *config);
 void rio_free(struct raft_io *io);
+
+/* While it is mute this member asks for no vote and gives none. */
+void rio_mute(struct raft_io *io, bool mute);
 
 /* A Raft message from another member arrived. */
 void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc);

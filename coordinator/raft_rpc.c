@@ -96,7 +96,7 @@ static int fill_rpc(const struct raft_message *msg, Drover__RaftRpc *rpc, Drover
 }
 
 uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char *from_address,
-		       const uint8_t cluster_uuid[16], size_t *size)
+		       const uint8_t cluster_uuid[16], uint64_t incarnation, size_t *size)
 {
 	Drover__PeerMsg peer = DROVER__PEER_MSG__INIT;
 	Drover__RaftRpc rpc = DROVER__RAFT_RPC__INIT;
@@ -111,6 +111,7 @@ uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char
 		peer.from = from;
 		peer.cluster_uuid.data = (uint8_t *)(uintptr_t)cluster_uuid;
 		peer.cluster_uuid.len = 16;
+		peer.incarnation = incarnation;
 		peer.body_case = DROVER__PEER_MSG__BODY_RAFT;
 		peer.raft = &rpc;
 		*size = drover__peer_msg__get_packed_size(&peer);

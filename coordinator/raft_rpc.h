@@ -13,7 +13,7 @@
 
 /* A packed PeerMsg that carries msg, malloc'ed (*size bytes); NULL without memory. */
 uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char *from_address,
-		       const uint8_t cluster_uuid[16], size_t *size);
+		       const uint8_t cluster_uuid[16], uint64_t incarnation, size_t *size);
 
 /*
  * Fills msg from a received RPC. What msg holds afterwards is raft_malloc'ed and goes to libraft with the

@@ -9,6 +9,7 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "coordinator/lookup.h"
+#include "coordinator/recover.h"
 
 #define GROUP_NAME	    "drover.coordinator"
 #define HEARTBEAT_MS	    150
@@ -65,7 +66,7 @@ static int on_apply(void *data, uint64_t index, const uint8_t *bytes, size_t siz
 
 	if (cmd == NULL) {
 		log_error("index %llu: the log holds no command there", (unsigned long long)index);
-		return -DR_ECORRUPT;
+		return -DR_EPROTO;
 	}
 	ret = apply_command(s->db, index, cmd, &result, &err);
 	if (ret < 0)
@@ -108,9 +109,9 @@ static void on_changed(void *data)
 	leader_changed(data);
 }
 
-static void on_fatal(void *data, const char *why)
+static void on_fatal(void *data, enum dr_err code, const char *why)
 {
-	server_fatal(data, why);
+	server_fatal(data, code, why);
 }
 
 static const struct consensus_ops consensus_ops = {
@@ -166,7 +167,12 @@ static void tick(void *data)
 	if (s->consensus == NULL)
 		return;
 	s->view.stale = !server_in_touch(s);
+	if (s->vouch.mute) {
+		peers_vouched(s);
+		peers_status(s);
+	}
 	leader_tick(s);
+	join_again(s);
 	clients_tick(s);
 	agents_work(s);
 }
@@ -278,18 +284,70 @@ int server_start_consensus(struct server *s, bool bootstrap, struct dr_error *er
 		return ret;
 	config.transport = s->transport;
 	config.election_timeout_ms = election_timeout_ms(s);
+	ret = vouch_init(&s->vouch, s->log, s->identity.member, err);
+	if (ret < 0)
+		return ret;
 	s->log = NULL;
 	s->consensus = consensus_new(&config, err);
 	if (s->consensus == NULL)
 		return -(int)err->code;
+	consensus_mute(s->consensus, true);
 	if (bootstrap && (ret = consensus_bootstrap(s->consensus, err)) < 0)
 		return ret;
 	ret = consensus_start(s->consensus, err);
 	if (ret == 0)
 		log_notice("member %llu of the cluster, %s", (unsigned long long)s->identity.member,
 			   s->identity.standalone ? "standalone" : "on corosync");
+	peers_vouched(s);
 	leader_changed(s);
 	return ret;
+}
+
+/* --- the log at start -------------------------------------------------------------- */
+
+/* SAFETY R15: a damaged log never votes. Its member forgets it and asks to be let in under a new id. */
+static int start_over(struct server *s, struct dr_error *err)
+{
+	struct dr_error why = *err;
+	int ret;
+
+	*err = (struct dr_error)DR_ERROR_INIT;
+	ret = recover_identity_read(s->conf.data_dir, &s->identity, err);
+	if (ret < 0)
+		return ret;
+	if (ret == 0 || s->identity.standalone)
+		return dr_error_set(err, DR_ECORRUPT,
+				    "%s. No other member has a copy: move %s/log.* away and restore a backup "
+				    "(drover cluster init --restore FILE)",
+				    why.text, s->conf.data_dir);
+	log_error("%s. This log is put aside (%s/log.db.aside); the coordinator comes back as a new member",
+		  why.text, s->conf.data_dir);
+	ret = recover_set_aside(s->conf.data_dir, err);
+	if (ret < 0)
+		return ret;
+	s->log = logdb_open(s->conf.data_dir, err);
+	if (s->log == NULL)
+		return -(int)err->code;
+	s->identity.replaces = s->identity.member;
+	s->identity.member = server_random_id(s);
+	return server_identity_set(s, err);
+}
+
+int server_identity_set(struct server *s, struct dr_error *err)
+{
+	int ret = logdb_identity_set(s->log, &s->identity, err);
+
+	return ret < 0 ? ret : recover_identity_write(s->conf.data_dir, &s->identity, err);
+}
+
+static int open_log(struct server *s, struct dr_error *err)
+{
+	s->log = logdb_open(s->conf.data_dir, err);
+	if (s->log == NULL && err->code == DR_ECORRUPT)
+		return start_over(s, err);
+	if (s->log == NULL)
+		return -(int)err->code;
+	return logdb_identity_get(s->log, &s->identity, err);
 }
 
 /* --- life -------------------------------------------------------------------------- */
@@ -333,8 +391,7 @@ struct server *server_new(const struct dr_conf *conf, qb_loop_t *loop, struct en
 	s->env = env;
 	s->view = (struct volatile_view){.data = s, .move_fact = view_move_fact, .lease_ms = view_lease_ms};
 	s->figures = figures_new();
-	s->log = logdb_open(conf->data_dir, err);
-	if (s->figures == NULL || s->log == NULL || logdb_identity_get(s->log, &s->identity, err) < 0 ||
+	if (s->figures == NULL || open_log(s, err) < 0 ||
 	    (s->identity.member != 0 && server_start_consensus(s, false, err) < 0) ||
 	    open_listeners(s, err) < 0) {
 		server_free(s);
@@ -346,12 +403,44 @@ struct server *server_new(const struct dr_conf *conf, qb_loop_t *loop, struct en
 	return s;
 }
 
-void server_fatal(struct server *s, const char *why)
+/* Whether the cause may go away by itself, or a new start deals with it. */
+static bool may_pass(enum dr_err code)
 {
+	return code == DR_ENOSPC || code == DR_EIO || code == DR_ESYNC || code == DR_ENOMEM ||
+	       code == DR_ECORRUPT;
+}
+
+void server_fatal(struct server *s, enum dr_err code, const char *why)
+{
+	if (s->stopping)
+		return;
 	log_error("this member stops: %s", why);
+	snprintf(s->error, sizeof(s->error), "stopped: %s", why);
+	peers_status(s);
 	s->exit_code = 1;
+	s->restart = may_pass(code);
 	s->stopping = true;
 	qb_loop_stop(s->loop);
+}
+
+void server_removed(struct server *s)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	if (recover_forget(s->conf.data_dir, &err) < 0)
+		log_error("%s", err.text);
+	else
+		log_notice(
+			"its log is put aside (%s/log.db.aside); drover cluster join makes it a member again",
+			s->conf.data_dir);
+	server_fatal(s, DR_EREFUSED, "this coordinator was removed from the cluster");
+	s->restart = true;
+}
+
+void server_distrust(struct server *s, const char *why)
+{
+	recover_distrust(s->conf.data_dir, why);
+	server_fatal(s, DR_ECORRUPT, why);
 }
 
 static void end_loop(void *data)

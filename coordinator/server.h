@@ -25,6 +25,7 @@
 #include "coordinator/figures.h"
 #include "coordinator/lease.h"
 #include "coordinator/requests.h"
+#include "coordinator/vouch.h"
 #include "db/db.h"
 #include "proto/conn.h"
 
@@ -95,7 +96,7 @@ struct peer {
 	uint64_t digest_index;
 	uint8_t digest[32];
 	bool diverged;
-	char error[128];
+	char error[160];
 };
 
 struct own_digest {
@@ -114,6 +115,11 @@ struct server {
 
 	struct logdb *log; /* until consensus takes it */
 	struct logdb_identity identity;
+	struct vouch vouch;
+	uint64_t next_vouch_us;
+	uint64_t next_join_us;
+	unsigned not_named;	   /* times in a row that the leader did not name this member */
+	char error[160];	   /* why it stops, for the others */
 	struct corosync *corosync; /* NULL: standalone */
 	struct transport alone;
 	struct transport *transport;
@@ -141,6 +147,7 @@ struct server {
 	uint64_t tick_timer;
 	uint64_t work_timer; /* zero delay: work after a batch of applies */
 	bool stopping;
+	bool restart; /* what went wrong may be over soon: start anew */
 	int exit_code;
 };
 
@@ -149,8 +156,15 @@ struct server *server_new(const struct dr_conf *conf, qb_loop_t *loop, struct en
 void server_free(struct server *s);
 /* Clean end: hands leadership over, tells the agents to go elsewhere, ends the loop. */
 void server_stop(struct server *s);
-/* The member can't go on: says why and ends the loop with exit status 1. */
-void server_fatal(struct server *s, const char *why);
+/* The member can't go on: says why, also to the other members, and ends the loop with exit status 1.
+ * s->restart says whether a new start may help: disk full, read-only, out of memory, ... */
+void server_fatal(struct server *s, enum dr_err code, const char *why);
+/* The cluster has removed this member: it forgets its log (put aside) and waits for init or join again. */
+void server_removed(struct server *s);
+/* Its log can't be trusted: the next start, at once, puts it aside and comes back as a new member (R15). */
+void server_distrust(struct server *s, const char *why);
+/* Stores s->identity in the log and beside it. */
+int server_identity_set(struct server *s, struct dr_error *err);
 /* Opens the state and takes part in consensus as s->identity; bootstrap: as the first member. */
 int server_start_consensus(struct server *s, bool bootstrap, struct dr_error *err);
 /* Runs decisions, reports and orders soon, once, from the loop. */
@@ -196,6 +210,8 @@ void peers_member(void *data, uint32_t nodeid, bool joined);
 void peers_quorum(void *data, bool quorate);
 void peers_status(struct server *s);
 void peers_send(struct server *s, Drover__PeerMsg *msg);
+/* So many have spoken for this member's log that it may vote, or not yet. */
+void peers_vouched(struct server *s);
 /* Proposes here, or sends the command to the leader to propose. Lost when there is none. */
 void peers_propose(struct server *s, const Drover__Command *cmd);
 struct peer *peers_find(struct server *s, uint64_t member);
@@ -225,6 +241,9 @@ void join_init(struct server *s, const Drover__Request *request, struct conn *co
 void join_begin(struct server *s, const Drover__Request *request, struct conn *conn);
 void join_conn_closed(struct server *s, struct conn *conn);
 void join_free(struct server *s);
+/* A member whose log was lost asks to be let in again. */
+void join_again(struct server *s);
+void join_again_in(struct server *s, uint64_t from, uint32_t nodeid, const Drover__PeerJoin *join);
 /* Leader: another coordinator asks to become a member. Fills the empty *answer, or -DR_EAGAIN: ask again
  * later. */
 int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Response *answer);

@@ -93,11 +93,11 @@ static void changed(void *data)
 	(void)data;
 }
 
-static void fatal(void *data, const char *why)
+static void fatal(void *data, enum dr_err code, const char *why)
 {
 	struct member *m = data;
 
-	fprintf(stderr, "%s: fatal: %s\n", m->node, why);
+	fprintf(stderr, "%s: fatal: %s: %s\n", m->node, dr_err_name((int)code), why);
 	m->fatal = true;
 }
 

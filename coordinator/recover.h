@@ -1,0 +1,23 @@
+/*
+ * When a log can't be trusted any more (SAFETY R15): it is put aside, never deleted, and
+ * the member comes back under a new id. Who it was is kept beside the log as text
+ * (DATA/member), since a damaged log may not be able to say.
+ */
+#ifndef DROVER_COORDINATOR_RECOVER_H
+#define DROVER_COORDINATOR_RECOVER_H
+
+#include "coordinator/logdb.h"
+
+/* Writes DATA/member anew, durably. */
+int recover_identity_write(const char *dir, const struct logdb_identity *id, struct dr_error *err);
+/* 1: *id is filled; 0: there is none. -DR_ECORRUPT: the file says something else. */
+int recover_identity_read(const char *dir, struct logdb_identity *id, struct dr_error *err);
+
+/* For the next start: the log in this directory is not to be used, and why. Best effort. */
+void recover_distrust(const char *dir, const char *why);
+/* Puts the log aside and forgets who this was: the next start is that of a coordinator in no cluster. */
+int recover_forget(const char *dir, struct dr_error *err);
+/* Renames the log's files to NAME.aside (those that an earlier call left are replaced). */
+int recover_set_aside(const char *dir, struct dr_error *err);
+
+#endif
