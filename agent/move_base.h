@@ -85,6 +85,7 @@ struct move {
 	uint64_t seq[MOVE_QMP_N]; /* of the request that is under way; 0 = none */
 	bool entered_here;	  /* the present phase was entered since the agent started */
 	bool restored;		  /* made from the store: nothing that was under way is known */
+	bool not_named;		  /* the newest orders do not name this attempt */
 
 	/* What is known of the world. */
 	enum move_qemu qemu;

@@ -172,6 +172,12 @@ static void dst_completed(struct move *m)
 		abort_now(m, "the abort is committed");
 		return;
 	}
+	if (m->not_named && m->qemu == MOVE_QEMU_DEAD && !move_committed(m)) {
+		/* Its host has booted since: the rows have closed this side, and no decision comes any more.
+		 */
+		abort_now(m, "the coordinator has closed this part, and its QEMU is gone");
+		return;
+	}
 	if (!move_committed(m) && !DR_MUTANT(cont_on_completed))
 		return;
 	m->rec.committed = true;
@@ -387,6 +393,7 @@ static void take(struct move *m, const struct move_event *ev)
 		start(m);
 		break;
 	case MOVE_EV_ORDER_LOST:
+		m->not_named = true;
 		if (before_word(m))
 			move_fail(m, DR_EFAILED, false, "the coordinator no longer orders this move");
 		break;
@@ -422,8 +429,10 @@ static void take(struct move *m, const struct move_event *ev)
 	case MOVE_EV_RESUME:
 		m->resumed = move_phase(m) == P(DST_CONTINUING);
 		break;
-	case MOVE_EV_MIGRATION:
 	case MOVE_EV_ORDER:
+		m->not_named = false;
+		break;
+	case MOVE_EV_MIGRATION:
 	case MOVE_EV_LEASE:
 	case MOVE_EV_QEMU_UP:
 	case MOVE_EV_STOP:

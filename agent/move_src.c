@@ -413,6 +413,10 @@ static void src_released(struct move *m)
 		}
 	} else if (move_aborted(m)) {
 		src_abort(m, "the abort is committed");
+	} else if (m->not_named && m->qemu == MOVE_QEMU_DEAD) {
+		/* Its host has booted since: the rows have closed this side, and no decision comes any more.
+		 */
+		src_abort(m, "the coordinator has closed this part, and the VM's QEMU is gone");
 	}
 }
 
@@ -548,9 +552,11 @@ static void take(struct move *m, const struct move_event *ev)
 		start(m);
 		break;
 	case MOVE_EV_ORDER:
+		m->not_named = false;
 		src_token_look(m);
 		break;
 	case MOVE_EV_ORDER_LOST:
+		m->not_named = true;
 		if (before_word(m))
 			move_fail(m, DR_EFAILED, false, "the coordinator no longer orders this move");
 		break;

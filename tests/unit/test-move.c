@@ -469,6 +469,45 @@ static void restored(Drover__MoveRole role, Drover__MovePhase phase)
 	send(MOVE_EV_START);
 }
 
+/*
+ * A host that has booted anew in the switch-over: the rows have closed its side (attempt_host_died), so that
+ * no orders name the attempt and no decision comes. It must not hold the VM's name for ever (tests/model:
+ * NEVER_TOLD).
+ */
+static void test_closed_by_a_boot(void **state)
+{
+	static const struct {
+		Drover__MoveRole role;
+		Drover__MovePhase phase;
+		Drover__MovePhase aborting;
+	} cases[] = {{DROVER__MOVE_ROLE__MOVE_SRC, P(SRC_RELEASED), P(SRC_ABORTING)},
+		     {DROVER__MOVE_ROLE__MOVE_DST, P(DST_COMPLETED), P(DST_ABORTING)}};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		/* With QEMU alive it waits for a decision, named or not. */
+		restored(cases[i].role, cases[i].phase);
+		send(MOVE_EV_ORDER_LOST);
+		send(MOVE_EV_QEMU_UP);
+		send(MOVE_EV_ORDER_LOST);
+		pass(60000);
+		assert_int_equal(move_phase(m), cases[i].phase);
+		move_free(m);
+		/* Named in the newest orders: a decision will come. */
+		restored(cases[i].role, cases[i].phase);
+		send(MOVE_EV_ORDER_LOST);
+		give_order();
+		send(MOVE_EV_QEMU_EXITED);
+		pass(60000);
+		assert_int_equal(move_phase(m), cases[i].phase);
+		send(MOVE_EV_ORDER_LOST);
+		assert_int_equal(move_phase(m), cases[i].aborting);
+		assert_int_equal(w.asked[MOVE_QMP_CONT], 0);
+		if (i == 0)
+			move_free(m);
+	}
+}
+
 /* R2: until a source gave its word, it needs no coordinator to go on with its VM; after it, R7 counts. */
 static void test_restart_without_lease(void **state)
 {
@@ -691,6 +730,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_destination_early_resume, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_destination_abort, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_pid, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_closed_by_a_boot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_event, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_order_check, setup, teardown),
 	};
