@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "matrix.h"
+#include "seeds.h"
 
 static void usage(FILE *out)
 {
@@ -65,6 +66,7 @@ int main(int argc, char **argv)
 {
 	const char *mutant = NULL;
 	char *words = NULL;
+	const char *seed = NULL;
 	bool matrix = false;
 	bool trace = false;
 	bool quick = false;
@@ -80,6 +82,8 @@ int main(int argc, char **argv)
 			trace = true;
 		} else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
 			seeds = (unsigned)strtoul(argv[++i], NULL, 10);
+		} else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
+			seed = argv[++i];
 		} else if (strcmp(argv[i], "--jobs") == 0 && i + 1 < argc) {
 			jobs = (unsigned)strtoul(argv[++i], NULL, 10);
 		} else if (strcmp(argv[i], "--mutant") == 0 && i + 1 < argc) {
@@ -95,6 +99,8 @@ int main(int argc, char **argv)
 			return strcmp(argv[i], "--help") == 0 ? 0 : 2;
 		}
 	}
+	if (seed != NULL)
+		return seeds_one(strtoull(seed, NULL, 10), trace);
 	if (words != NULL)
 		return one_case(words, trace);
 	if (mutant != NULL)

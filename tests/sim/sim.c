@@ -163,10 +163,12 @@ static void run(struct sim *sim, struct sim_event *ev)
 	jmp_buf escape;
 
 	sim->escape = &escape;
+	sim->current = sim->last = ev->proc;
 	if (setjmp(escape) == 0)
 		ev->fn(sim, ev);
 	sim->escape = NULL;
 	sim->running = NULL;
+	sim->current = NULL;
 }
 
 bool sim_step(struct sim *sim)

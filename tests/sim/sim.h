@@ -111,6 +111,7 @@ struct sim_qemu {
 	bool was_running; /* source: resumes by itself when the migration fails */
 	bool hung;	  /* big lock held in a blocking write: QMP is dead */
 	bool killed;	  /* by a fault, not by anybody's decision */
+	bool guest_off;	  /* its guest shut itself down */
 	bool autostart;	  /* cont while inmigrate */
 	uint64_t max_bandwidth;
 	uint64_t downtime_ms;
@@ -317,7 +318,9 @@ struct sim {
 	/* The run. */
 	jmp_buf *escape; /* of the agent that runs now */
 	struct sim_agent *running;
-	bool crash; /* the running agent dies at its next crash point or event's end */
+	const struct sim_proc *current; /* whose event it is; NULL: the world's */
+	const struct sim_proc *last;	/* whose event has just been */
+	bool crash;			/* the running agent dies at its next crash point or event's end */
 	void (*on_point)(struct sim *sim, struct sim_agent *agent, const char *name);
 	void (*check)(struct sim *sim); /* after every event */
 	void (*on_step)(struct sim *sim);

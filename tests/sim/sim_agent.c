@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster.h"
+#include "common/mutant.h"
 #include "sim_coord.h"
 
 #define LEASE_EVERY   (1 * SIM_S)
@@ -155,7 +157,7 @@ void sim_agent_qemu_exited(struct sim_host *host, struct sim_qemu *q)
 
 /* R12: "failed" is the host's durable word that this generation will not run here again; while a move of it
  * is undecided, or has its QEMU at the other host, it says nothing. */
-static bool may_say_failed(struct sim_agent *agent, int vm)
+bool sim_agent_may_say_failed(struct sim_agent *agent, int vm)
 {
 	for (unsigned i = 0; i < SIM_MACHINES; i++) {
 		struct sim_machine *mc = &agent->machines[i];
@@ -174,7 +176,7 @@ static void look_at_vms(struct sim_agent *agent)
 		struct sim_qemu *q = sim_qemu_by_pid(agent->host->sim, row->pid);
 
 		if (row->here && row->state == DROVER__VM_STATE__VM_RUNNING &&
-		    (q == NULL || !q->proc.alive) && may_say_failed(agent, v))
+		    (q == NULL || !q->proc.alive) && sim_agent_may_say_failed(agent, v))
 			row->state = DROVER__VM_STATE__VM_FAILED;
 	}
 }
@@ -220,11 +222,13 @@ static void ev_report(struct sim *sim, struct sim_event *ev)
 	Drover__AgentReport report = DROVER__AGENT_REPORT__INIT;
 	Drover__HostFacts facts = DROVER__HOST_FACTS__INIT;
 
-	(void)sim;
 	agent->dirty = false;
 	if (agent->coord < 0)
 		return;
-	look_at_vms(agent);
+	if (sim->cluster != NULL)
+		cluster_vm_look(agent);
+	else
+		look_at_vms(agent);
 	facts.memory_total = UINT64_C(64) << 30;
 	facts.memory_free = UINT64_C(32) << 30;
 	facts.cpus = 8;
@@ -235,6 +239,7 @@ static void ev_report(struct sim *sim, struct sim_event *ev)
 	report.seq = ++agent->report_seq;
 	report.orders_index = agent->orders_index;
 	report.floor_term = agent->floor_term;
+	report.floor_incarnation = agent->floor_incarnation;
 	add_vms(agent, &report);
 	add_moves(agent, &report);
 	agent->ops->report(agent, &report);
@@ -270,7 +275,8 @@ void sim_agent_session_up(struct sim_agent *agent, int coord)
 {
 	sim_trace(agent->host->sim, "%s: session with coordinator %d", agent->host->name, coord);
 	agent->coord = coord;
-	agent->orders_index = 0;
+	if (agent->host->sim->cluster == NULL)
+		agent->orders_index = 0;
 	sim_agent_dirty(agent);
 }
 
@@ -302,6 +308,8 @@ void sim_agent_grant(struct sim_agent *agent, uint64_t seq, uint64_t duration_ms
 	for (unsigned i = 0; i < SIM_MACHINES; i++)
 		if (agent->machines[i].used)
 			move_event(agent->machines[i].m, &ev);
+	if (agent->host->sim->cluster != NULL)
+		cluster_vm_kick(agent);
 }
 
 static void order_new(struct sim_agent *agent, const Drover__MoveOrder *order)
@@ -363,12 +371,18 @@ void sim_agent_orders(struct sim_agent *agent, const Drover__AgentOrders *orders
 {
 	struct move_event lost = {.type = MOVE_EV_ORDER_LOST};
 
-	if (orders->term < agent->floor_term || orders->index < agent->orders_index)
-		return; /* R7 */
+	if (orders->incarnation < agent->floor_incarnation ||
+	    (orders->incarnation == agent->floor_incarnation &&
+	     (orders->term < agent->floor_term || orders->index < agent->orders_index)))
+		if (!DR_MUTANT(old_term_obeyed))
+			return; /* R7 */
+	agent->floor_incarnation = orders->incarnation;
 	agent->floor_term = orders->term;
 	agent->orders_index = orders->index;
 	for (size_t i = 0; i < orders->n_moves; i++)
 		sim_agent_deliver(agent, orders->moves[i]);
+	if (agent->host->sim->cluster != NULL)
+		cluster_vm_orders(agent, orders);
 	for (unsigned i = 0; i < SIM_MACHINES; i++) {
 		struct sim_machine *mc = &agent->machines[i];
 
@@ -411,8 +425,12 @@ void sim_agent_start(struct sim_agent *agent)
 		agent->start_id[i] = (uint8_t)sim_random(sim, 256);
 	agent_lease_init(&agent->lease);
 	agent->dirty = false;
-	sim_post(sim, 1000, &agent->proc, ev_connect, agent);
-	sim_post(sim, 1500, &agent->proc, ev_lease, agent);
+	if (sim->cluster != NULL) {
+		cluster_agent_started(agent);
+	} else {
+		sim_post(sim, 1000, &agent->proc, ev_connect, agent);
+		sim_post(sim, 1500, &agent->proc, ev_lease, agent);
+	}
 	for (unsigned i = 0; i < SIM_MACHINES; i++)
 		if (agent->rows[i].used && agent->rows[i].order != NULL)
 			restore(agent, i);
@@ -446,6 +464,8 @@ void sim_agent_kill(struct sim_agent *agent)
 	}
 	sim_proc_kill(&agent->proc);
 	sim_agent_session_lost(agent);
+	if (sim->cluster != NULL)
+		cluster_agent_died(agent);
 	memset(agent->timers, 0, sizeof(agent->timers));
 	if (!agent->no_restart)
 		sim_post(sim, agent->restart_delay, NULL, ev_restart, agent);

@@ -11,6 +11,8 @@ void sim_env_clock(struct sim_agent *agent);
 
 /* An event for this machine, `delay` from now, if its agent still lives then. */
 void sim_machine_later(struct sim_machine *mc, uint64_t delay, const struct move_event *ev);
+/* R12: whether the end of a VM's QEMU is this host's to tell. */
+bool sim_agent_may_say_failed(struct sim_agent *agent, int vm);
 void sim_agent_dirty(struct sim_agent *agent);
 
 char *sim_vm_name(int vm);

@@ -441,6 +441,9 @@ static int record(struct move_env *me, const struct move_record *rec)
 	const Drover__MoveOrder *o = move_order(mc->m);
 	int vm = sim_vm_index(o->vm);
 
+	struct sim_vm_row *v = &mc->agent->vms[vm];
+	bool first = row->rec.phase != rec->phase;
+
 	row->rec = *rec;
 	row->n_proofs = rec->n_proofs;
 	row->rec.proofs = NULL;
@@ -449,13 +452,20 @@ static int record(struct move_env *me, const struct move_record *rec)
 	if (row->order != NULL)
 		drover__move_order__free_unpacked(row->order, NULL);
 	row->order = copy_order(o);
-	if (rec->phase == DROVER__MOVE_PHASE__DST_CONTINUING)
-		mc->agent->vms[vm] = (struct sim_vm_row){.here = true,
-							 .generation = o->generation + 1,
-							 .pid = row->pid,
-							 .state = DROVER__VM_STATE__VM_RUNNING};
-	if (rec->phase == DROVER__MOVE_PHASE__SRC_FINISHING && mc->agent->vms[vm].generation == o->generation)
-		mc->agent->vms[vm].here = false;
+	if (rec->phase == DROVER__MOVE_PHASE__DST_CONTINUING && first)
+		*v = (struct sim_vm_row){.here = true,
+					 .generation = o->generation + 1,
+					 .pid = row->pid,
+					 .state = DROVER__VM_STATE__VM_RUNNING,
+					 .word = v->word,
+					 .floor = v->floor};
+	if (rec->phase == DROVER__MOVE_PHASE__SRC_FINISHING && v->generation == o->generation && v->here) {
+		v->here = false;
+		if (v->word < o->generation)
+			v->word = o->generation;
+	}
+	if (sim_of(mc)->on_record != NULL)
+		sim_of(mc)->on_record(mc, rec);
 	return 0;
 }
 

@@ -387,6 +387,12 @@ static const char *execute(struct sim_qemu *q, const struct qmp_request *req, st
 {
 	struct sim_relay *r;
 
+	/* What came by a move has become an ordinary one by the time it is moved on. */
+	if (q->incoming && req->role == DROVER__MOVE_ROLE__MOVE_SRC && q->run == MOVE_RUN_RUNNING) {
+		q->incoming = false;
+		q->mig = MOVE_MIG_NONE;
+		q->move = 0;
+	}
 	switch (req->cmd) {
 	case MOVE_QMP_CAPABILITIES:
 	case MOVE_QMP_ANNOUNCE:

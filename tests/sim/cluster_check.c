@@ -1,0 +1,520 @@
+/*
+ * What must be true: DESIGN §1 and SAFETY.md. After every event: who runs what (the fake QEMUs' truth), terms
+ * and leaders. At each index, by the first member that applies it: ownership, limits, ids; by each other: the
+ * same state. At the end: everything is over, and nothing that was acknowledged is missing.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <raft.h>
+
+#include "cluster.h"
+#include "coordinator/rows.h"
+#include "coordinator/server.h"
+#include "sim_agent.h"
+
+/* ---------------------------------------------------------------- the first member that applies an index */
+
+static int host_of(struct cluster *cl, const char *name)
+{
+	struct sim_host *h = sim_host_named(cl->sim, name);
+
+	return h != NULL ? (int)h->id : -1;
+}
+
+static bool any_qemu(struct cluster *cl, int vm, int host, bool running)
+{
+	struct sim *sim = cl->sim;
+
+	for (unsigned i = 0; i < sim->n_qemus; i++) {
+		const struct sim_qemu *q = sim->qemus[i];
+
+		if (q->vm == vm && q->proc.alive && (host < 0 || (int)q->host->id == host) &&
+		    (!q->incoming || q->run == MOVE_RUN_RUNNING) && (!running || sim_qemu_runs(q)))
+			return true;
+	}
+	return false;
+}
+
+/* I2, R9, R12: who may change the owner, and when. */
+static void owner_changed(struct cluster *cl, const Drover__Command *cmd, int v, const struct shadow_vm *was,
+			  const struct vm_row *now)
+{
+	bool off = was->state == DROVER__VM_STATE__VM_STOPPED || was->state == DROVER__VM_STATE__VM_FAILED ||
+		   was->state == DROVER__VM_STATE__VM_SAVED;
+
+	if (now->generation <= was->generation)
+		sim_broken(cl->sim, "I2: vm%d changes its owner and keeps generation %llu", v + 1,
+			   (unsigned long long)was->generation);
+	if (cmd->body_case == DROVER__COMMAND__BODY_MOVE_COMMIT ||
+	    cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED ||
+	    cmd->body_case == DROVER__COMMAND__BODY_NODE_SESSION)
+		return;
+	if (!off)
+		sim_broken(cl->sim, "I2: %s changes the owner of vm%d, which is not off",
+			   apply_command_name(cmd), v + 1);
+	if (any_qemu(cl, v, -1, false))
+		sim_broken(cl->sim, "R12: %s gives vm%d to another host while a QEMU of it lives",
+			   apply_command_name(cmd), v + 1);
+}
+
+static void note_vms(struct cluster *cl, struct db *db, const Drover__Command *cmd)
+{
+	struct db_rows rows;
+
+	db_query(db, &rows, "SELECT " VM_COLUMNS " FROM vm ORDER BY name", "");
+	while (db_next(&rows)) {
+		struct vm_row row;
+		struct shadow_vm *was;
+		int v;
+
+		rows_vm_get(&rows, &row);
+		v = sim_vm_index(row.name);
+		if (v < 0)
+			continue;
+		was = &cl->shadow.vms[v];
+		if (was->known && host_of(cl, row.owner) != was->owner)
+			owner_changed(cl, cmd, v, was, &row);
+		if (was->known && row.generation < was->generation)
+			sim_broken(cl->sim, "I2: the generation of vm%d falls", v + 1);
+		if (was->known && row.generation > was->generation &&
+		    cmd->body_case == DROVER__COMMAND__BODY_VM_START && any_qemu(cl, v, -1, true))
+			sim_broken(cl->sim, "R12: vm%d is started anew while it runs", v + 1);
+		/* R9, R12: off for certain means that nothing of it can run. */
+		if (rows_vm_off(&row) && any_qemu(cl, v, -1, true))
+			sim_broken(cl->sim, "R9: vm%d is off by the rows (%s) and runs", v + 1,
+				   apply_command_name(cmd));
+		*was = (struct shadow_vm){.known = true,
+					  .owner = host_of(cl, row.owner),
+					  .generation = row.generation,
+					  .state = row.state};
+	}
+}
+
+static void note_attempts(struct cluster *cl, struct db *db)
+{
+	struct shadow *sh = &cl->shadow;
+	struct db_rows rows;
+
+	sh->n_attempts = 0;
+	db_query(db, &rows,
+		 "SELECT " ATTEMPT_COLUMNS " FROM move_attempt ORDER BY move DESC, attempt DESC LIMIT 200",
+		 "");
+	while (db_next(&rows)) {
+		struct attempt_row t;
+
+		rows_attempt_get(&rows, &t);
+		if (sh->n_attempts == SHADOWS)
+			abort();
+		sh->attempts[sh->n_attempts++] = (struct shadow_attempt){.move = t.move,
+									 .attempt = t.attempt,
+									 .vm = sim_vm_index(t.vm),
+									 .src = host_of(cl, t.src),
+									 .dst = host_of(cl, t.dst),
+									 .src_gone = t.src_gone,
+									 .dst_gone = t.dst_gone,
+									 .decision = (int)t.decision};
+	}
+}
+
+static const struct shadow_attempt *shadow_of(struct cluster *cl, uint64_t move, uint32_t attempt)
+{
+	for (unsigned i = 0; i < cl->shadow.n_attempts; i++)
+		if (cl->shadow.attempts[i].move == move && cl->shadow.attempts[i].attempt == attempt)
+			return &cl->shadow.attempts[i];
+	return NULL;
+}
+
+/* I4, R21: no slot is free while something of that side is left. */
+static void check_slots(struct cluster *cl)
+{
+	struct sim *sim = cl->sim;
+
+	for (unsigned i = 0; i < sim->n_relays; i++) {
+		const struct sim_relay *r = sim->relays[i];
+		const struct shadow_attempt *t = r->proc.alive ? shadow_of(cl, r->move, r->attempt) : NULL;
+
+		if (t != NULL && (r->role == DROVER__MOVE_ROLE__MOVE_SRC ? t->src_gone : t->dst_gone))
+			sim_broken(sim, "I4: slot of move %llu/%u is free while its relay lives on %s",
+				   (unsigned long long)r->move, r->attempt, r->host->name);
+	}
+	for (unsigned i = 0; i < sim->n_qemus; i++) {
+		const struct sim_qemu *q = sim->qemus[i];
+		const struct shadow_attempt *t;
+
+		if (!q->proc.alive || !q->incoming || q->run == MOVE_RUN_RUNNING)
+			continue;
+		t = shadow_of(cl, q->move, q->attempt);
+		if (t != NULL && t->dst_gone)
+			sim_broken(sim, "I4: slot of move %llu/%u is free while its QEMU lives on %s",
+				   (unsigned long long)q->move, q->attempt, q->host->name);
+	}
+}
+
+/* I4: incoming counts like outgoing; memory is promised once. */
+static void check_limits(struct cluster *cl, struct db *db, const Drover__CmdMoveAssign *a)
+{
+	const char *const nodes[2] = {a->from, a->to};
+
+	for (unsigned i = 0; a->n_paths > 0 && i < 2; i++) {
+		unsigned used = 0;
+		int host = host_of(cl, nodes[i]);
+
+		for (unsigned k = 0; k < cl->shadow.n_attempts; k++) {
+			const struct shadow_attempt *t = &cl->shadow.attempts[k];
+
+			used += (t->src == host && !t->src_gone) || (t->dst == host && !t->dst_gone) ? 1 : 0;
+		}
+		if (used > rows_limit(db, "node", nodes[i], "max_moves"))
+			sim_broken(cl->sim, "I4: %s takes part in %u moves, its limit is %llu", nodes[i],
+				   used, (unsigned long long)rows_limit(db, "node", nodes[i], "max_moves"));
+	}
+}
+
+/* One holder of the switch-over token per link. */
+static void check_token(struct cluster *cl, struct db *db)
+{
+	if (db_exists(db,
+		      "SELECT 1 FROM move_attempt a JOIN move_attempt b ON a.network = b.network AND "
+		      "(a.src = b.src AND a.src_gone = 0 AND b.src_gone = 0 OR a.dst = b.dst AND a.dst_gone "
+		      "= 0 AND "
+		      "b.dst_gone = 0) WHERE a.token_held = 1 AND b.token_held = 1 AND a.decision = 0 AND "
+		      "b.decision = 0 AND (a.move <> b.move OR a.attempt <> b.attempt)",
+		      ""))
+		sim_broken(cl->sim, "I4: two moves hold the switch-over token of one link");
+}
+
+static void check_ids(struct cluster *cl, const struct apply_result *result)
+{
+	if (!result->repeated && strcmp(result->object_kind, "move") == 0 && result->object_id != 0) {
+		if (result->object_id <= cl->shadow.last_move)
+			sim_broken(cl->sim, "R6: move id %llu is used again",
+				   (unsigned long long)result->object_id);
+		cl->shadow.last_move = result->object_id;
+	}
+}
+
+static void check_term(struct cluster *cl, const Drover__Command *cmd, const struct apply_result *result)
+{
+	if (cmd->term < cl->shadow.term && result->exit == 0 && !result->repeated)
+		sim_broken(cl->sim, "R13: %s of term %llu takes effect after a command of term %llu",
+			   apply_command_name(cmd), (unsigned long long)cmd->term,
+			   (unsigned long long)cl->shadow.term);
+	if (cmd->term > cl->shadow.term)
+		cl->shadow.term = cmd->term;
+}
+
+/* R11: while a fencing is proposed, and after it, that boot gets no lease. */
+static void check_fencing(struct cluster *cl, const Drover__Command *cmd, const struct apply_result *result)
+{
+	int host;
+
+	if (cmd->body_case != DROVER__COMMAND__BODY_NODE_FENCED || result->exit != 0)
+		return;
+	host = host_of(cl, cmd->node_fenced->node);
+	for (unsigned i = 0; host >= 0 && i < cl->sim->n_qemus; i++)
+		if (cl->sim->qemus[i]->proc.alive && (int)cl->sim->qemus[i]->host->id == host &&
+		    memcmp(cl->shadow.fenced_boot[host], cl->boot_id[host], 16) == 0)
+			sim_broken(cl->sim, "R9: %s is fenced while a QEMU of it lives",
+				   cmd->node_fenced->node);
+}
+
+static void first_apply(struct coord *c, struct db *db, const Drover__Command *cmd,
+			const struct apply_result *result)
+{
+	struct cluster *cl = c->sim->cluster;
+
+	if (cmd->body_case == DROVER__COMMAND__BODY_LEASE_ROUND)
+		return;
+	if (c->sim->opt.trace)
+		sim_trace(c->sim, "log: %s%s%s", apply_command_name(cmd),
+			  result->exit != 0 ? " REFUSED: " : "", result->exit != 0 ? result->message : "");
+	check_term(cl, cmd, result);
+	check_ids(cl, result);
+	check_fencing(cl, cmd, result);
+	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_FACTS)
+		return;
+	note_vms(cl, db, cmd);
+	note_attempts(cl, db);
+	check_slots(cl);
+	if (cmd->body_case == DROVER__COMMAND__BODY_MOVE_ASSIGN && result->exit == 0)
+		check_limits(cl, db, cmd->move_assign);
+	if (cmd->body_case == DROVER__COMMAND__BODY_MOVE_SWITCH)
+		check_token(cl, db);
+	if (cmd->body_case == DROVER__COMMAND__BODY_MOVE_COMMIT && result->exit == 0)
+		cl->result->commits++;
+	if (cmd->body_case == DROVER__COMMAND__BODY_MOVE_ASSIGN && result->exit == 0)
+		cl->result->moves++;
+}
+
+static uint64_t signature(const Drover__Command *cmd)
+{
+	uint64_t h = cmd->utc_us * UINT64_C(0x9e3779b97f4a7c15) ^ cmd->term << 8 ^ (uint64_t)cmd->body_case;
+
+	for (size_t i = 0; i < cmd->request_id.len; i++)
+		h = (h ^ cmd->request_id.data[i]) * UINT64_C(1099511628211);
+	return h | 1;
+}
+
+/* I6, and the log's own promise: one command at one index, the same state after it. */
+void cluster_applied(struct coord *c, struct db *db, uint64_t index, const Drover__Command *cmd,
+		     const struct apply_result *result)
+{
+	struct cluster *cl = c->sim->cluster;
+	struct shadow *sh = &cl->shadow;
+	uint8_t digest[DB_DIGEST_SIZE];
+	uint64_t sig = signature(cmd);
+
+	if (index >= INDEX_MAX)
+		abort();
+	db_digest(db, digest);
+	c->applied = index;
+	if (sh->at[index].signature == 0) {
+		if (index < sh->index)
+			sim_broken(c->sim, "%s applies index %llu, which others passed as no command",
+				   c->name, (unsigned long long)index);
+		sh->index = index;
+		sh->at[index].signature = sig;
+		memcpy(sh->at[index].digest, digest, sizeof(sh->at[index].digest));
+		first_apply(c, db, cmd, result);
+		return;
+	}
+	if (sh->at[index].signature != sig)
+		sim_broken(c->sim,
+			   "R14: %s has another command at index %llu than was applied elsewhere (%s)",
+			   c->name, (unsigned long long)index, apply_command_name(cmd));
+	else if (memcmp(sh->at[index].digest, digest, sizeof(sh->at[index].digest)) != 0)
+		sim_broken(c->sim, "I6: %s has another state after index %llu (%s)", c->name,
+			   (unsigned long long)index, apply_command_name(cmd));
+}
+
+/* ---------------------------------------------------------------- agents */
+
+/* R7: an agent hears of what is committed, and of nothing else. */
+void cluster_check_orders(struct sim_agent *agent, const Drover__AgentOrders *orders)
+{
+	struct cluster *cl = agent->host->sim->cluster;
+
+	for (size_t i = 0; i < orders->n_moves; i++) {
+		const Drover__MoveOrder *o = orders->moves[i];
+		const struct shadow_attempt *t = shadow_of(cl, o->move, o->attempt);
+
+		if (t != NULL && o->decision != DROVER__MOVE_DECISION__DECISION_NONE &&
+		    (int)o->decision != t->decision)
+			sim_broken(cl->sim,
+				   "R7: %s is told of a decision about move %llu/%u that nobody made",
+				   agent->host->name, (unsigned long long)o->move, o->attempt);
+	}
+	for (size_t i = 0; i < orders->n_vms; i++) {
+		int v = sim_vm_index(orders->vms[i]->name);
+
+		if (v >= 0 && cl->shadow.vms[v].known &&
+		    orders->vms[i]->generation > cl->shadow.vms[v].generation)
+			sim_broken(cl->sim, "R7: %s is told of a generation of vm%d that nobody made",
+				   agent->host->name, v + 1);
+	}
+}
+
+/* R8: who counts a lease as over must be right. */
+static void check_leases(struct coord *c)
+{
+	struct cluster *cl = c->sim->cluster;
+	struct lease_book *book = c->server->lease;
+
+	for (unsigned i = 0; i < cl->sim->n_hosts; i++) {
+		struct sim_agent *a = &cl->sim->hosts[i].agent;
+
+		if (a->proc.alive && agent_lease_valid(&a->lease, env_now_us(&a->env)) &&
+		    lease_left_ms(book, a->host->name) == 0 &&
+		    env_now_us(&c->env) > c->server->leading_since_us + 2 * SIM_S)
+			sim_broken(cl->sim, "R8: %s counts the lease of %s as over, and it is not", c->name,
+				   a->host->name);
+	}
+}
+
+/* ---------------------------------------------------------------- after every event */
+
+static void check_member(struct coord *c)
+{
+	struct shadow *sh = &c->sim->cluster->shadow;
+	uint64_t term;
+
+	if (c->server->consensus == NULL || c->raft == NULL)
+		return;
+	c->member = c->server->identity.member;
+	term = c->raft->current_term;
+	if (term < TERM_MAX && c->raft->state == RAFT_LEADER) {
+		if (sh->leader_of[term] == 0)
+			c->sim->cluster->result->elections++;
+		else if (sh->leader_of[term] != c->member)
+			sim_broken(c->sim, "two leaders of term %llu", (unsigned long long)term);
+		sh->leader_of[term] = c->member;
+	}
+	if (c->server->lease != NULL)
+		check_leases(c);
+}
+
+void cluster_check(struct sim *sim)
+{
+	struct coord *c;
+
+	if (sim->truth_changed) {
+		sim->truth_changed = false;
+		sim_check_copies(sim);
+	}
+	c = sim->last != NULL ? coord_of(sim, sim->last) : NULL;
+	if (c != NULL && coord_up(c))
+		check_member(c);
+}
+
+/* ---------------------------------------------------------------- the end */
+
+static struct db *newest_db(struct cluster *cl)
+{
+	struct coord *leader = cluster_leader(cl);
+
+	return leader != NULL ? leader->server->db : NULL;
+}
+
+/* NULL, or what keeps the cluster from being at rest. */
+static const char *why_restless(struct cluster *cl)
+{
+	static char why[256];
+	struct sim *sim = cl->sim;
+	struct db *db = newest_db(cl);
+
+	if (db == NULL)
+		return "nobody leads";
+	for (unsigned i = 0; i < cl->n_coords; i++) {
+		struct coord *c = &cl->coords[i];
+
+		snprintf(why, sizeof(why), "%s is no member (%s)", c->name, c->refusal);
+		if (!coord_up(c) || c->server->consensus == NULL || c->rejoin != 0)
+			return why;
+		snprintf(why, sizeof(why), "%s lags behind", c->name);
+		if (c->raft->last_applied + 3 < cluster_leader(cl)->raft->last_applied)
+			return why;
+	}
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (cl->clients[i].open != NULL)
+			return "a client waits";
+	if (db_exists(db, "SELECT 1 FROM drain WHERE state IN ('running', 'paused')", ""))
+		return "I5: a drain does not end";
+	if (db_exists(db, "SELECT 1 FROM move WHERE state NOT IN ('done', 'failed', 'cancelled')", ""))
+		return "I5: a move does not end";
+	for (unsigned i = 0; i < sim->n_hosts; i++) {
+		snprintf(why, sizeof(why), "%s has no agent", sim->hosts[i].name);
+		if (!sim->hosts[i].agent.proc.alive || sim->hosts[i].agent.coord < 0)
+			return why;
+		snprintf(why, sizeof(why), "%s keeps a move", sim->hosts[i].name);
+		for (unsigned k = 0; k < SIM_MACHINES; k++)
+			if (sim->hosts[i].agent.machines[k].used)
+				return why;
+	}
+	if (db_exists(db, "SELECT 1 FROM node WHERE coordinator = '' OR health <> 'up'", ""))
+		return "a node is not up";
+	if (db_exists(db, "SELECT 1 FROM vm WHERE want <> 0 OR state IN (0, 2)", ""))
+		return "a VM neither runs nor is off";
+	return NULL;
+}
+
+bool cluster_at_rest(struct cluster *cl)
+{
+	return why_restless(cl) == NULL;
+}
+
+void cluster_why_restless(struct cluster *cl)
+{
+	const char *why = why_restless(cl);
+
+	sim_broken(cl->sim, "I5: no rest: %s", why != NULL ? why : "something comes and goes");
+}
+
+/* Each VM runs where the rows say, and nowhere else; or is off, and that has its reason. */
+static void check_home(struct cluster *cl, int v, const struct vm_row *row)
+{
+	struct sim *sim = cl->sim;
+	int owner = host_of(cl, row->owner);
+	bool runs = any_qemu(cl, v, owner, true);
+
+	if (rows_vm_off(row)) {
+		if (any_qemu(cl, v, -1, false))
+			sim_broken(sim, "vm%d is off by the rows and has a QEMU", v + 1);
+		if (row->state == DROVER__VM_STATE__VM_FAILED && !cl->vm_killed[v])
+			sim_broken(sim, "I7: vm%d has failed (%s), and nothing has killed it", v + 1,
+				   row->error);
+		return;
+	}
+	if (!runs)
+		sim_broken(sim, "I7: vm%d does not run on %s, which owns it (state %d)", v + 1, row->owner,
+			   (int)row->state);
+	if (row->state != DROVER__VM_STATE__VM_RUNNING)
+		sim_broken(sim, "vm%d runs and is reported as %d", v + 1, (int)row->state);
+}
+
+static void check_left_behind(struct sim *sim)
+{
+	unsigned qemus[SIM_VMS] = {0};
+
+	for (unsigned i = 0; i < sim->n_relays; i++)
+		if (sim->relays[i]->proc.alive)
+			sim_broken(sim, "R21: a relay of move %llu/%u is left on %s",
+				   (unsigned long long)sim->relays[i]->move, sim->relays[i]->attempt,
+				   sim->relays[i]->host->name);
+	for (unsigned i = 0; i < sim->n_qemus; i++)
+		if (sim->qemus[i]->proc.alive && ++qemus[sim->qemus[i]->vm] > 1)
+			sim_broken(sim, "R21: a QEMU of vm%d is left", sim->qemus[i]->vm + 1);
+	for (unsigned i = 0; i < SIM_NONCES; i++)
+		if (sim->nonces[i].used)
+			sim_broken(sim, "a nonce of move %llu/%u is left",
+				   (unsigned long long)sim->nonces[i].move, sim->nonces[i].attempt);
+}
+
+/* I3: what was acknowledged is there, at every member. */
+static void check_acknowledged(struct cluster *cl, struct coord *c)
+{
+	for (unsigned i = 0; i < CLIENTS; i++)
+		for (const struct request *q = cl->clients[i].history; q != NULL; q = q->next)
+			if (q->answered && q->exit == 0 && q->changed && q->index != 0 &&
+			    strncmp(q->what, "cluster join", 12) != 0 &&
+			    !db_exists(c->server->db, "SELECT 1 FROM request WHERE id = ?", "b", q->id,
+				       sizeof(q->id)))
+				sim_broken(cl->sim,
+					   "I3: '%s' was acknowledged (index %llu) and is unknown to %s",
+					   q->what, (unsigned long long)q->index, c->name);
+}
+
+static void check_state(struct cluster *cl, struct coord *c)
+{
+	uint8_t kept[DB_DIGEST_SIZE];
+	uint8_t full[DB_DIGEST_SIZE];
+
+	check_acknowledged(cl, c);
+	db_digest(c->server->db, kept);
+	if (db_digest_full(c->server->db, full) < 0 || memcmp(kept, full, sizeof(full)) != 0)
+		sim_broken(cl->sim, "I6: the digest of %s is not that of its rows", c->name);
+}
+
+void cluster_check_end(struct cluster *cl)
+{
+	struct db *db = newest_db(cl);
+	unsigned leaders = 0;
+	struct db_rows rows;
+
+	for (unsigned i = 0; i < cl->n_coords; i++) {
+		leaders += coord_leads(&cl->coords[i]) ? 1 : 0;
+		check_state(cl, &cl->coords[i]);
+	}
+	if (leaders != 1)
+		sim_broken(cl->sim, "%u coordinators lead", leaders);
+	db_query(db, &rows, "SELECT " VM_COLUMNS " FROM vm ORDER BY name", "");
+	while (db_next(&rows)) {
+		struct vm_row row;
+
+		rows_vm_get(&rows, &row);
+		if (sim_vm_index(row.name) >= 0)
+			check_home(cl, sim_vm_index(row.name), &row);
+	}
+	check_left_behind(cl->sim);
+}

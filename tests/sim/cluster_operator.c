@@ -1,0 +1,155 @@
+/*
+ * The operator who mends: brings a coordinator whose disk was lost, damaged or is too old back as a new
+ * member, and at the end continues what somebody has paused.
+ *
+ *   LOST --old member removed--> OUT --disk wiped, started, token--> JOINING --answer--> JOINED --voter--> 0
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster.h"
+#include "coordinator/server.h"
+
+enum rejoin { REJOIN_NOT, REJOIN_LOST, REJOIN_OUT, REJOIN_TOKEN, REJOIN_JOINING, REJOIN_JOINED };
+
+/* Role of a member id at the leader: -1 = no member. */
+static int role_of(struct coord *leader, uint64_t id)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(leader->server->consensus, members, SERVER_PEERS_MAX);
+
+	for (unsigned i = 0; i < n; i++)
+		if (members[i].id == id)
+			return (int)members[i].role;
+	return -1;
+}
+
+static void ev_remove(struct sim *sim, struct sim_event *ev)
+{
+	struct coord *leader = ev->obj;
+	struct dr_error err = DR_ERROR_INIT;
+
+	(void)sim;
+	if (coord_leads(leader) && consensus_remove(leader->server->consensus, ev->a, &err) < 0)
+		sim_trace(sim, "operator: remove member: %s", err.text);
+}
+
+static void ask_token(struct cluster *cl, struct coord *leader, struct coord *c)
+{
+	Drover__Request r = DROVER__REQUEST__INIT;
+	Drover__Empty empty = DROVER__EMPTY__INIT;
+
+	cl->clients[CLIENTS - 1].pinned = (int)leader->id;
+	r.verb_case = DROVER__REQUEST__VERB_CLUSTER_TOKEN;
+	r.cluster_token = &empty;
+	c->rejoin_ask = client_ask(&cl->clients[CLIENTS - 1], &r, "cluster token", 10 * SIM_S);
+	if (c->rejoin_ask != NULL)
+		c->rejoin = REJOIN_TOKEN;
+}
+
+static void ask_join(struct cluster *cl, struct coord *leader, struct coord *c)
+{
+	Drover__Request r = DROVER__REQUEST__INIT;
+	Drover__ClusterJoin join = DROVER__CLUSTER_JOIN__INIT;
+	char address[32];
+
+	snprintf(address, sizeof(address), "%s:7420", leader->name);
+	join.address = address;
+	join.token = c->rejoin_ask->token;
+	cl->clients[CLIENTS - 1].pinned = (int)c->id;
+	r.verb_case = DROVER__REQUEST__VERB_CLUSTER_JOIN;
+	r.cluster_join = &join;
+	c->rejoin_ask = client_ask(&cl->clients[CLIENTS - 1], &r, "cluster join", 35 * SIM_S);
+	if (c->rejoin_ask != NULL)
+		c->rejoin = REJOIN_JOINING;
+}
+
+static bool asked_in_vain(struct cluster *cl, const struct coord *c)
+{
+	return c->rejoin_ask->answered ? c->rejoin_ask->exit != 0
+				       : cl->clients[CLIENTS - 1].open != c->rejoin_ask;
+}
+
+static void remove_old(struct cluster *cl, struct coord *leader, struct coord *c)
+{
+	struct sim_event *ev;
+
+	if (c->old_member != 0 && role_of(leader, c->old_member) >= 0) {
+		ev = sim_post(cl->sim, 1, &leader->proc, ev_remove, leader);
+		ev->a = c->old_member;
+		return;
+	}
+	c->rejoin = REJOIN_OUT;
+}
+
+/* From here on it is another member, with nothing that it could remember. */
+static void start_fresh(struct coord *c)
+{
+	if (coord_up(c))
+		return;
+	c->refused = false;
+	c->keep_down = false;
+	disk_wipe(&c->disk);
+	c->member = c->term = c->vote = 0;
+	coord_start(c);
+}
+
+static void step(struct cluster *cl, struct coord *leader, struct coord *c)
+{
+	switch ((enum rejoin)c->rejoin) {
+	case REJOIN_NOT:
+		return;
+	case REJOIN_LOST:
+		remove_old(cl, leader, c);
+		return;
+	case REJOIN_OUT:
+		start_fresh(c);
+		if (coord_up(c) && c->server->consensus == NULL && cl->clients[CLIENTS - 1].open == NULL)
+			ask_token(cl, leader, c);
+		else if (coord_up(c) && c->server->consensus != NULL)
+			c->rejoin = REJOIN_JOINED;
+		return;
+	case REJOIN_TOKEN:
+		if (asked_in_vain(cl, c))
+			c->rejoin = REJOIN_OUT;
+		else if (c->rejoin_ask->answered)
+			ask_join(cl, leader, c);
+		return;
+	case REJOIN_JOINING:
+		if (c->rejoin_ask->answered && c->rejoin_ask->exit == 0)
+			c->rejoin = REJOIN_JOINED;
+		else if (asked_in_vain(cl, c))
+			c->rejoin = REJOIN_OUT;
+		return;
+	case REJOIN_JOINED:
+		if (coord_up(c) && c->server->consensus != NULL &&
+		    role_of(leader, c->server->identity.member) == MEMBER_VOTER)
+			c->rejoin = REJOIN_NOT;
+		return;
+	}
+}
+
+void operator_work(struct cluster *cl)
+{
+	struct coord *leader = cluster_leader(cl);
+
+	for (unsigned i = 0; i < cl->n_coords; i++) {
+		struct coord *c = &cl->coords[i];
+
+		if (c->refused && c->rejoin == REJOIN_NOT) {
+			sim_trace(cl->sim, "operator: %s must come back as a new member: %s", c->name,
+				  c->refusal);
+			c->rejoin = REJOIN_LOST;
+			c->old_member = c->member;
+		}
+	}
+	if (leader == NULL)
+		return;
+	/* One at a time. */
+	for (unsigned i = 0; i < cl->n_coords; i++)
+		if (cl->coords[i].rejoin != REJOIN_NOT) {
+			step(cl, leader, &cl->coords[i]);
+			return;
+		}
+}
