@@ -214,10 +214,24 @@ void apply_node_leaving(struct apply *a, const Drover__CmdNodeLeaving *c)
 	a->out->changed = true;
 }
 
+/* The leader takes the node's coordinator out of Raft when it sees this (leader.c). */
+static void remove_coordinator(struct apply *a, const char *node)
+{
+	if (db_exec(a->db, "UPDATE member SET removed = 1 WHERE node = ? AND removed = 0", "s", node) == 0)
+		return;
+	apply_event(a, "cluster", (struct about){.node = node}, "coordinator %s was removed", node);
+	a->out->changed = true;
+}
+
 void apply_node_remove(struct apply *a, const Drover__NodeVerb *c)
 {
 	struct node_row node;
 
+	/* A witness has a coordinator and no agent. */
+	if (!rows_node(a->db, c->node, &node) && rows_has_coordinator(a->db, c->node)) {
+		remove_coordinator(a, c->node);
+		return;
+	}
 	if (!apply_need_node(a, c->node, &node))
 		return;
 	if (db_exists(a->db, "SELECT 1 FROM vm WHERE owner = ?", "s", c->node)) {
@@ -240,6 +254,7 @@ void apply_node_remove(struct apply *a, const Drover__NodeVerb *c)
 		" AND state IN ('running', 'paused')",
 		"us", a->utc_us, c->node);
 	db_exec(a->db, "DELETE FROM node WHERE name = ?", "s", c->node);
+	remove_coordinator(a, c->node);
 	apply_event(a, "node", (struct about){.node = c->node}, "%s was removed", c->node);
 	a->out->changed = true;
 }

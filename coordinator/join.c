@@ -334,12 +334,17 @@ static bool is_in(struct server *s, uint64_t id)
 	return false;
 }
 
+bool join_is_in(struct server *s)
+{
+	return is_in(s, s->identity.member);
+}
+
 void join_again(struct server *s)
 {
 	Drover__PeerMsg msg = DROVER__PEER_MSG__INIT;
 	Drover__PeerJoin join = DROVER__PEER_JOIN__INIT;
 
-	if (s->identity.replaces == 0 || env_now_us(s->env) < s->next_join_us || is_in(s, s->identity.member))
+	if (s->identity.replaces == 0 || env_now_us(s->env) < s->next_join_us || join_is_in(s))
 		return;
 	s->next_join_us = env_now_us(s->env) + JOIN_AGAIN_US;
 	join.node = s->conf.name;

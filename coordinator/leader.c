@@ -181,6 +181,12 @@ static void promote_members(struct server *s)
 			members[i].role == MEMBER_JOINING ? MEMBER_LEARNER : MEMBER_VOTER;
 		const struct consensus_member *old = predecessor(members, n, &members[i]);
 
+		if (members[i].id != consensus_self(s->consensus) &&
+		    lookup_member_removed(s->db, members[i].id) && peers_lost(s, members[i].id)) {
+			if (consensus_remove(s->consensus, members[i].id, &err) == 0)
+				log_notice("member %s is removed", members[i].node);
+			return;
+		}
 		note_corosync_id(s, &members[i]);
 		if (members[i].role == MEMBER_VOTER || peers_lost(s, members[i].id))
 			continue;
@@ -377,11 +383,30 @@ static int request_cluster(struct server *s, const Drover__Request *request, con
 	return 1;
 }
 
+/* A node is removed with its coordinator: not while that one answers. */
+static int check_remove(struct server *s, const char *node, struct dr_error *err)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+
+	for (unsigned i = 0; i < n; i++) {
+		if (strcmp(members[i].node, node) == 0 &&
+		    (members[i].id == consensus_self(s->consensus) || !peers_lost(s, members[i].id)))
+			return dr_error_set(
+				err, DR_EREFUSED,
+				"the coordinator of %s runs: end it first (systemctl disable --now "
+				"drover-coordinator there)",
+				node);
+	}
+	return 0;
+}
+
 int leader_request(struct server *s, const Drover__Request *request, const char *who,
 		   Drover__Response *answer)
 {
 	Drover__Command *cmd = NULL;
 	Drover__Response *refusal = NULL;
+	struct dr_error err = DR_ERROR_INIT;
 	int ret;
 
 	if (request_class(request) == REQUEST_CLUSTER)
@@ -398,6 +423,13 @@ int leader_request(struct server *s, const Drover__Request *request, const char 
 	}
 	if (cmd == NULL)
 		return -DR_ENOMEM;
+	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_REMOVE &&
+	    (ret = check_remove(s, cmd->node_remove->node, &err)) < 0) {
+		drover__command__free_unpacked(cmd, NULL);
+		answer->exit = (uint32_t)dr_err_exit(ret);
+		answer->message = strdup(err.text);
+		return 1;
+	}
 	ret = propose_request(s, request, who, apply_command_name(cmd), cmd);
 	drover__command__free_unpacked(cmd, NULL);
 	return ret;

@@ -60,3 +60,8 @@ bool lookup_member_at(struct db *db, uint64_t member, uint32_t nodeid)
 	return db_exists(db, "SELECT 1 FROM member WHERE id = ? AND removed = 0 AND corosync_id IN (0, ?)",
 			 "uu", member, (uint64_t)nodeid);
 }
+
+bool lookup_member_removed(struct db *db, uint64_t member)
+{
+	return db_exists(db, "SELECT 1 FROM member WHERE id = ? AND removed = 1", "u", member);
+}

@@ -16,6 +16,8 @@ bool lookup_cluster(struct db *db, char name[LOOKUP_NAME]);
 bool lookup_session(struct db *db, const char *node, const uint8_t start_id[16], const char *coordinator);
 /* Whether that member is at the corosync node with this id, as far as is known; 0: nothing is known of it. */
 bool lookup_member_at(struct db *db, uint64_t member, uint32_t nodeid);
+/* Whether an operator removed that member, or another took its place. */
+bool lookup_member_removed(struct db *db, uint64_t member);
 /* Whether a join token with this SHA-256 was issued and is still good for this member: not used by another.
  */
 bool lookup_token(struct db *db, const uint8_t hash[32], uint64_t member);

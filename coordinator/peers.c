@@ -130,8 +130,8 @@ static void vouch_in(struct server *s, const Drover__PeerStatus *st, uint64_t fr
 /* The leader names all members: one that it leaves out was removed while it was away. */
 static void named_in(struct server *s, const Drover__PeerStatus *st)
 {
-	if (!st->leader || st->n_members == 0 || s->identity.replaces != 0 || consensus_leads(s->consensus) ||
-	    st->term < consensus_term(s->consensus))
+	if (!st->leader || st->n_members == 0 || consensus_leads(s->consensus) ||
+	    st->term < consensus_term(s->consensus) || (s->identity.replaces != 0 && !join_is_in(s)))
 		return;
 	for (size_t i = 0; i < st->n_members; i++) {
 		if (st->members[i] == s->identity.member) {

@@ -11,6 +11,7 @@
 #include "common/log.h"
 
 #define PATH_TEXT 512
+#define ROOM	  (1 << 20) /* bytes */
 
 static int write_durably(const char *path, const char *text, struct dr_error *err)
 {
@@ -116,4 +117,25 @@ int recover_forget(const char *dir, struct dr_error *err)
 	if (unlink(path) != 0 && errno != ENOENT)
 		return dr_error_errno(err, DR_EIO, errno, "%s", path);
 	return recover_set_aside(dir, err);
+}
+
+int recover_room(const char *dir, struct dr_error *err)
+{
+	char path[PATH_TEXT];
+	int failed;
+
+	snprintf(path, sizeof(path), "%s/room.test", dir);
+	{
+		DR_AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+		if (fd < 0)
+			return dr_error_errno(err, errno == ENOSPC || errno == EROFS ? DR_ENOSPC : DR_EIO,
+					      errno, "%s", path);
+		failed = posix_fallocate(fd, 0, ROOM);
+	}
+	unlink(path);
+	if (failed != 0)
+		return dr_error_errno(err, DR_ENOSPC, failed, "%s: the disk of the data directory is full",
+				      dir);
+	return 0;
 }

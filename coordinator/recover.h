@@ -15,6 +15,9 @@ int recover_identity_read(const char *dir, struct logdb_identity *id, struct dr_
 
 /* For the next start: the log in this directory is not to be used, and why. Best effort. */
 void recover_distrust(const char *dir, const char *why);
+/* -DR_ENOSPC unless there is room for the log to go on for a while: a member without it would stop again at
+ * once. */
+int recover_room(const char *dir, struct dr_error *err);
 /* Puts the log aside and forgets who this was: the next start is that of a coordinator in no cluster. */
 int recover_forget(const char *dir, struct dr_error *err);
 /* Renames the log's files to NAME.aside (those that an earlier call left are replaced). */

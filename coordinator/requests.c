@@ -192,10 +192,22 @@ static void ask_fence(struct ask *a, const Drover__NodeVerb *verb, const struct 
 	ask_would(a, "%s would count as dead; its VMs as stopped", node->name);
 }
 
+static void ask_remove(struct ask *a, const Drover__NodeVerb *verb)
+{
+	a->cmd->body_case = DROVER__COMMAND__BODY_NODE_REMOVE;
+	a->cmd->node_remove = msg_clone(verb);
+	ask_would(a, "%s would be removed", verb->node);
+}
+
 static void ask_node_verb(struct ask *a, const Drover__NodeVerb *verb)
 {
 	struct node_row node;
 
+	if (verb->verb == DROVER__NODE_VERB__VERB__REMOVE && !rows_node(a->db, verb->node, &node) &&
+	    rows_has_coordinator(a->db, verb->node)) {
+		ask_remove(a, verb);
+		return;
+	}
 	if (!ask_node(a, verb->node, &node))
 		return;
 	switch (verb->verb) {
@@ -222,9 +234,7 @@ static void ask_node_verb(struct ask *a, const Drover__NodeVerb *verb)
 		ask_unchanged(a, "%s is not in quarantine", verb->node);
 		return;
 	case DROVER__NODE_VERB__VERB__REMOVE:
-		a->cmd->body_case = DROVER__COMMAND__BODY_NODE_REMOVE;
-		a->cmd->node_remove = msg_clone(verb);
-		ask_would(a, "%s would be removed", verb->node);
+		ask_remove(a, verb);
 		return;
 	case _DROVER__NODE_VERB__VERB_IS_INT_SIZE:
 		break;

@@ -444,3 +444,8 @@ const char *rows_vm_state(struct db *db, const struct vm_row *vm)
 	}
 	return "unknown";
 }
+
+bool rows_has_coordinator(struct db *db, const char *node)
+{
+	return db_exists(db, "SELECT 1 FROM member WHERE node = ? AND removed = 0", "s", node);
+}

@@ -143,6 +143,8 @@ void rows_move_get(struct db_rows *rows, struct move_row *out);
 void rows_attempt_get(struct db_rows *rows, struct attempt_row *out);
 void rows_drain_get(struct db_rows *rows, struct drain_row *out);
 
+/* Whether a coordinator of that node is a member. */
+bool rows_has_coordinator(struct db *db, const char *node);
 /* One row by key; false: there is none. */
 bool rows_node(struct db *db, const char *name, struct node_row *out);
 bool rows_vm(struct db *db, const char *name, struct vm_row *out);

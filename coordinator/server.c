@@ -69,10 +69,15 @@ static int on_apply(void *data, uint64_t index, const uint8_t *bytes, size_t siz
 		return -DR_EPROTO;
 	}
 	ret = apply_command(s->db, index, cmd, &result, &err);
-	if (ret < 0)
-		log_error("index %llu: %s: %s", (unsigned long long)index, apply_command_name(cmd), err.text);
-	else
+	if (ret < 0) {
+		struct dr_error why = DR_ERROR_INIT;
+
+		dr_error_set(&why, err.code, "index %llu: %s: %s", (unsigned long long)index,
+			     apply_command_name(cmd), err.text);
+		server_fatal(s, why.code, why.text);
+	} else {
 		after_apply(s, index, cmd, &result);
+	}
 	drover__command__free_unpacked(cmd, NULL);
 	return ret;
 }
@@ -342,6 +347,8 @@ int server_identity_set(struct server *s, struct dr_error *err)
 
 static int open_log(struct server *s, struct dr_error *err)
 {
+	if (recover_room(s->conf.data_dir, err) < 0)
+		return -(int)err->code;
 	s->log = logdb_open(s->conf.data_dir, err);
 	if (s->log == NULL && err->code == DR_ECORRUPT)
 		return start_over(s, err);

@@ -241,6 +241,8 @@ void join_init(struct server *s, const Drover__Request *request, struct conn *co
 void join_begin(struct server *s, const Drover__Request *request, struct conn *conn);
 void join_conn_closed(struct server *s, struct conn *conn);
 void join_free(struct server *s);
+/* Whether this member is in the member list that it knows. */
+bool join_is_in(struct server *s);
 /* A member whose log was lost asks to be let in again. */
 void join_again(struct server *s);
 void join_again_in(struct server *s, uint64_t from, uint32_t nodeid, const Drover__PeerJoin *join);

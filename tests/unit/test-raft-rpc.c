@@ -50,10 +50,9 @@ static void test_member_list(void **state)
 	assert_int_equal(unpack_one(RAFT_CHANGE, buf.base, buf.len), 0);
 	/* libraft pads the list to 8 bytes; whatever is shorter than the servers it names is refused. */
 	for (size_t size = 0; size + 8 <= buf.len; size++) {
-		void *part = malloc(size + 1); /* exact: a sanitizer sees a read beyond it */
+		void *part = malloc(size > 0 ? size : 1); /* exact: a sanitizer sees a read beyond it */
 
 		memcpy(part, buf.base, size);
-		part = realloc(part, size > 0 ? size : 1);
 		assert_int_equal(unpack_one(RAFT_CHANGE, part, size), -DR_EPROTO);
 		free(part);
 	}
