@@ -1,12 +1,14 @@
 #include "relay/loop.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/error.h"
 
-#define EVENTS_MAX 16
+#define EVENTS_MAX   16
+#define COARSE_MAX_S 3600
 
 uint64_t loop_now_us(void)
 {
@@ -46,6 +48,24 @@ void loop_close(int epoll, struct watch *watch)
 	watch->fd = -1;
 }
 
+static int wait_for(int epoll, struct epoll_event events[EVENTS_MAX], const struct timespec *timeout)
+{
+	/* A kernel before 5.11, or valgrind: whole milliseconds, rather late than in vain. */
+	static bool coarse;
+	int n = -1, ms = -1;
+
+	if (!coarse)
+		n = epoll_pwait2(epoll, events, EVENTS_MAX, timeout, NULL);
+	if (n >= 0 || (!coarse && errno != ENOSYS))
+		return n;
+	coarse = true;
+	if (timeout != NULL)
+		ms = timeout->tv_sec >= COARSE_MAX_S
+			     ? COARSE_MAX_S * 1000
+			     : (int)(timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000);
+	return epoll_pwait(epoll, events, EVENTS_MAX, ms, NULL);
+}
+
 void loop_turn(int epoll, uint64_t deadline_us)
 {
 	struct epoll_event events[EVENTS_MAX];
@@ -59,7 +79,7 @@ void loop_turn(int epoll, uint64_t deadline_us)
 		wait.tv_nsec = (long)(us % 1000000) * 1000;
 		timeout = &wait;
 	}
-	n = epoll_pwait2(epoll, events, EVENTS_MAX, timeout, NULL);
+	n = wait_for(epoll, events, timeout);
 	for (int i = 0; i < n; i++) {
 		struct watch *watch = events[i].data.ptr;
 
