@@ -147,7 +147,7 @@ static void drop(struct transport *t)
 	struct transport_conn *c = self(t);
 
 	if (c->conn != NULL)
-		conn_close(c->conn);
+		conn_abort(c->conn); /* the loop does not run any more: nothing would be flushed */
 	c->conn = NULL;
 	c->closed = false;
 	dr_error_clear(&c->why);
@@ -334,6 +334,6 @@ void transport_conn_free(struct transport *t)
 
 	drop(t);
 	tls_psk_free(c->tls);
-	/* A connection that still flushes may hold the loop; the process ends here. */
+	qb_loop_destroy(c->loop);
 	free(c);
 }

@@ -681,6 +681,16 @@ void conn_close(struct conn *conn)
 	leave(conn);
 }
 
+void conn_abort(struct conn *conn)
+{
+	if (conn != NULL && conn->state == CONN_OPEN && conn->ssl != NULL) {
+		ERR_clear_error();
+		SSL_shutdown(conn->ssl); /* says goodbye, does not wait for the answer */
+		ERR_clear_error();
+	}
+	conn_drop(conn);
+}
+
 bool conn_is_unix(const struct conn *conn)
 {
 	return conn->ssl == NULL;

@@ -49,6 +49,10 @@ int conn_send(struct conn *conn, const Drover__Msg *msg);
  * more. */
 void conn_close(struct conn *conn);
 
+/* Ends the connection at once: what is queued is lost, and no callback comes any more. The loop is free of it
+ * unless one of its callbacks is running. */
+void conn_abort(struct conn *conn);
+
 bool conn_is_unix(const struct conn *conn);
 /* Of a unix peer (SO_PEERCRED); -1 for TCP. */
 uid_t conn_peer_uid(const struct conn *conn);

@@ -169,13 +169,6 @@ static int teardown(void **state)
 	return rmdir(dir);
 }
 
-/* The command ends with its loop: a connection that still flushes may hold it (transport_conn_free). */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-	return "leak:qb_loop_create\nleak:qb_loop_jobs_create\n";
-}
-
 /* Runs the command with real transport; what it prints (both streams) goes to text. */
 static int run(char **text, const char *const *words, int n)
 {
