@@ -95,7 +95,7 @@ static int timed_out(struct cli *cli, bool maybe_sent, struct dr_error *err)
 {
 	char text[UNITS_TEXT];
 
-	units_duration_format(text, cli->timeout_ms != 0 ? cli->timeout_ms : CLI_TIMEOUT_MS);
+	units_duration_format(text, cli->timeout_ms);
 	if (maybe_sent)
 		return dr_error_set(
 			err, DR_ETIMEOUT,
@@ -147,8 +147,8 @@ int call_request(struct cli *cli, Drover__Request *req, bool mutating, uint64_t 
 				      patience == CALL_NO_DEADLINE ? patience : patience + ANSWER_GRACE_MS,
 				      resp, &why);
 		sent = true;
-		/* Nobody gave a limit: the coordinator's own is not the end. */
-		if (rc == 0 && (*resp)->exit == DR_ETIMEOUT && deadline_ms == CALL_NO_DEADLINE) {
+		/* What the coordinator was given was less than there is: its own limit is not the end. */
+		if (rc == 0 && (*resp)->exit == DR_ETIMEOUT && patience < deadline_ms) {
 			drover__response__free_unpacked(*resp, NULL);
 			continue;
 		}

@@ -111,6 +111,7 @@ struct cli_verb {
 	cli_show_fn show;   /* NULL: show_changed */
 	cli_local_fn local; /* runs instead of a request */
 	const char *example;
+	uint64_t timeout_ms; /* without --timeout; 0: CLI_TIMEOUT_MS */
 };
 
 struct cli_noun {

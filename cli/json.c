@@ -194,6 +194,7 @@ static json_t *node(const Drover__NodeRow *n)
 	put_number(o, "moves_in", n->moves_in);
 	put_number(o, "lease_ms", n->lease_ms);
 	put_number(o, "incarnation", n->incarnation);
+	put_bool(o, "fencing", n->fencing);
 	if (n->facts != NULL) {
 		const Drover__HostFacts *f = n->facts;
 
@@ -206,6 +207,7 @@ static json_t *node(const Drover__NodeRow *n)
 		put_number(o, "relay_port", f->relay_port);
 		put_number_or_null(o, "watchdog_timeout_ms", f->watchdog_timeout_ms);
 		put_text(o, "version", f->version);
+		put_text_or_null(o, "fence", n->fence);
 	}
 	return o;
 }

@@ -7,6 +7,8 @@
 
 static const struct cli_word failback_words[] = {{.word = "immediate"}, {.word = "none"}, {0}};
 
+#define FENCE_TIMEOUT_MS 150000 /* an agent has a minute to switch off and one to make sure of it */
+
 #define DRAIN_OPTIONS                                                                                        \
 	{.name = "best-effort", .kind = OPT_FLAG, .help = "start although some VMs have no target"},         \
 	{                                                                                                    \
@@ -29,6 +31,16 @@ static const struct cli_option resume_options[] = {
 };
 static const struct cli_option fence_options[] = {
 	{.name = "confirmed", .kind = OPT_FLAG, .help = "I have seen with my own eyes that the host is off"},
+	{.name = "force",
+	 .kind = OPT_FLAG,
+	 .help = "cut the power although its agent is connected: every VM on it dies"},
+	{0},
+};
+static const struct cli_option set_options[] = {
+	{.name = "fence",
+	 .kind = OPT_TEXT,
+	 .value = "AGENT[,KEY=VALUE…]|none",
+	 .help = "its fence agent and what that needs; a comma in a value is written twice"},
 	{0},
 };
 
@@ -85,8 +97,59 @@ static int resume_build(struct cli *cli, const struct cli_parsed *p, Drover__Req
 static int fence_build(struct cli *cli, const struct cli_parsed *p, Drover__Request *req,
 		       struct dr_error *err)
 {
-	(void)err;
-	node_verb(cli, p, req, DROVER__NODE_VERB__VERB__FENCE)->confirmed = cli_flag(p, "confirmed");
+	Drover__NodeVerb *verb = node_verb(cli, p, req, DROVER__NODE_VERB__VERB__FENCE);
+
+	verb->confirmed = cli_flag(p, "confirmed");
+	verb->force = cli_flag(p, "force");
+	if (verb->confirmed && verb->force)
+		return dr_error_set(
+			err, DR_EUSAGE,
+			"--force cuts the power of a host that works, --confirmed says that it has "
+			"none: give one of them");
+	return 0;
+}
+
+/* The next part of "a,b,,c": up to a single comma; two stand for one of the value. */
+static char *next_part(struct cli *cli, const char **text)
+{
+	char *part = arena_alloc(&cli->arena, strlen(*text) + 1);
+	const char *p = *text;
+	size_t n = 0;
+
+	for (; *p != '\0' && (p[0] != ',' || p[1] == ','); p += *p == ',' ? 2 : 1)
+		part[n++] = *p;
+	part[n] = '\0';
+	*text = *p == ',' ? p + 1 : p;
+	return part;
+}
+
+static int set_build(struct cli *cli, const struct cli_parsed *p, Drover__Request *req, struct dr_error *err)
+{
+	Drover__NodeSet *set = VERB_NEW(cli, req, node_set, NODE_SET, drover__node_set);
+	const char *text = cli_text(p, "fence");
+
+	set->node = verb_text(cli_arg(p, 0));
+	if (text[0] == '\0')
+		return dr_error_set(err, DR_EUSAGE,
+				    "say what to set: --fence AGENT[,KEY=VALUE…] or --fence none");
+	set->fence_agent = next_part(cli, &text);
+	while (text[0] != '\0') {
+		Drover__FenceOption *o = arena_alloc(&cli->arena, sizeof(*o));
+		char *value;
+
+		drover__fence_option__init(o);
+		o->key = next_part(cli, &text);
+		value = strchr(o->key, '=');
+		/* The word itself may be a password: it is not shown. */
+		if (value == NULL || value == o->key)
+			return dr_error_set(err, DR_EUSAGE, "--fence: option %zu has not the form KEY=VALUE",
+					    set->n_fence_options + 1);
+		*value = '\0';
+		o->value = value + 1;
+		set->fence_options =
+			arena_grow(&cli->arena, (void *)set->fence_options, set->n_fence_options, o);
+		set->n_fence_options++;
+	}
 	return 0;
 }
 
@@ -144,11 +207,20 @@ static const struct cli_verb verbs[] = {
 	 .options = resume_options,
 	 .flags = VERB_MUTATES,
 	 .build = resume_build},
+	{.name = "set",
+	 .summary = "Say how the node is fenced.",
+	 .args = NODE_ARG,
+	 .options = set_options,
+	 .flags = VERB_MUTATES,
+	 .build = set_build,
+	 .example =
+		 "drover node set node1 --fence fence_ipmilan,ip=10.0.0.11,username=drover,password=secret"},
 	{.name = "fence",
 	 .summary = "Make sure that the node is off, so that its VMs may start elsewhere.",
 	 .args = NODE_ARG,
 	 .options = fence_options,
 	 .flags = VERB_MUTATES,
+	 .timeout_ms = FENCE_TIMEOUT_MS,
 	 .build = fence_build},
 	{.name = "clear-quarantine",
 	 .summary = "Trust a node again that failed too often.",

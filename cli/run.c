@@ -86,13 +86,12 @@ static int request_run(struct cli *cli, const struct cli_parsed *p)
 	Drover__Response *resp = NULL;
 	struct dr_error err = DR_ERROR_INIT;
 	bool mutates = (p->verb->flags & VERB_MUTATES) != 0;
-	uint64_t timeout_ms = cli->timeout_ms;
 	uint64_t deadline_ms;
 	int exit;
 
-	if (timeout_ms == 0 && !cli_flag(p, "wait"))
-		timeout_ms = CLI_TIMEOUT_MS;
-	deadline_ms = call_deadline(cli, timeout_ms);
+	if (cli->timeout_ms == 0 && !cli_flag(p, "wait"))
+		cli->timeout_ms = p->verb->timeout_ms != 0 ? p->verb->timeout_ms : CLI_TIMEOUT_MS;
+	deadline_ms = call_deadline(cli, cli->timeout_ms);
 	req.dry_run = cli_flag(p, "dry-run");
 	if (p->verb->build(cli, p, &req, &err) < 0 ||
 	    call_request(cli, &req, mutates, deadline_ms, &resp, &err) < 0)

@@ -167,7 +167,7 @@ void show_node(FILE *out, const struct cli_parsed *p, const Drover__Response *re
 	if (n == NULL)
 		return;
 	field(out, "Node", "%s", n->name);
-	field(out, "State", "%s", n->state);
+	field(out, "State", "%s%s", n->state, n->fencing ? ", being fenced" : "");
 	field(out, "Agent", "%s", n->agent);
 	field(out, "VMs", "%u", n->vms);
 	field(out, "Moves", "%u out, %u in", n->moves_out, n->moves_in);
@@ -183,6 +183,7 @@ void show_node(FILE *out, const struct cli_parsed *p, const Drover__Response *re
 		field(out, "Watchdog", "%s", units_duration_format(total, n->facts->watchdog_timeout_ms));
 	else
 		field(out, "Watchdog", "not armed");
+	field(out, "Fence agent", "%s", n->fence[0] != '\0' ? n->fence : "none");
 	show_addresses(out, n->facts);
 }
 

@@ -138,6 +138,11 @@ static int run_dir_set(struct dr_conf *conf, const char *value, struct dr_error 
 	return path_set(conf->run_dir, value, err);
 }
 
+static int fence_dir_set(struct dr_conf *conf, const char *value, struct dr_error *err)
+{
+	return path_set(conf->fence_dir, value, err);
+}
+
 static int log_level_set(struct dr_conf *conf, const char *value, struct dr_error *err)
 {
 	static const char *const levels[] = {"error", "warning", "notice", "info", "debug"};
@@ -181,17 +186,12 @@ static const struct key {
 	key_set_fn set;
 	bool repeats; /* may stand more than once: the values are joined */
 } keys[] = {
-	{"node", "name", name_set, false},
-	{"node", "roles", roles_set, false},
-	{"node", "listen", listen_set, false},
-	{"node", "connect", connect_set, true},
-	{"node", "key_file", key_file_set, false},
-	{"node", "data_dir", data_dir_set, false},
-	{"node", "run_dir", run_dir_set, false},
-	{"node", "log_level", log_level_set, false},
-	{"agent", "qemu", qemu_set, false},
-	{"agent", "accel", accel_set, false},
-	{"agent", "relay_port", relay_port_set, false},
+	{"node", "name", name_set, false},	     {"node", "roles", roles_set, false},
+	{"node", "listen", listen_set, false},	     {"node", "connect", connect_set, true},
+	{"node", "key_file", key_file_set, false},   {"node", "data_dir", data_dir_set, false},
+	{"node", "run_dir", run_dir_set, false},     {"node", "log_level", log_level_set, false},
+	{"node", "fence_dir", fence_dir_set, false}, {"agent", "qemu", qemu_set, false},
+	{"agent", "accel", accel_set, false},	     {"agent", "relay_port", relay_port_set, false},
 };
 
 const char *conf_accel_name(enum conf_accel accel)

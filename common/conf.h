@@ -35,7 +35,8 @@ struct dr_conf {
 	char key_file[CONF_VALUE_MAX];
 	char data_dir[CONF_VALUE_MAX];
 	char run_dir[CONF_VALUE_MAX];
-	char log_level[16]; /* error, warning, notice, info (default), debug */
+	char fence_dir[CONF_VALUE_MAX]; /* of fence agents; default "": /usr/sbin, /usr/local/sbin */
+	char log_level[16];		/* error, warning, notice, info (default), debug */
 	/* [agent] */
 	char qemu[CONF_VALUE_MAX]; /* program; default "qemu-system-x86_64" (searched in PATH) */
 	enum conf_accel accel;

@@ -13,6 +13,7 @@
 #include "coordinator/lookup.h"
 #include "coordinator/orders.h"
 #include "coordinator/reports.h"
+#include "coordinator/rows.h"
 #include "coordinator/server.h"
 
 static uint64_t hash_bytes(const uint8_t *bytes, size_t size)
@@ -92,13 +93,24 @@ static void check_report(struct agent *a)
 		reports_commands(s->db, a->node, a->start_id, a->report, propose, a);
 }
 
+/* From proposing its fencing until it is decided, and for good while it runs a fenced boot, a host gets no
+ * lease and no order (SAFETY R11). */
+static bool barred(struct server *s, const char *node)
+{
+	struct node_row row;
+
+	return (s->lease != NULL && lease_blocked(s->lease, node)) ||
+	       (rows_node(s->db, node, &row) && rows_node_barred(&row));
+}
+
 static void send_orders(struct agent *a)
 {
 	struct server *s = a->server;
 	Drover__Msg msg = DROVER__MSG__INIT;
 	Drover__AgentOrders *orders;
 
-	if (!server_in_touch(s) || !lookup_session(s->db, a->node, a->start_id, s->conf.name))
+	if (!server_in_touch(s) || !lookup_session(s->db, a->node, a->start_id, s->conf.name) ||
+	    barred(s, a->node))
 		return; /* stays dirty */
 	orders = orders_build(s->db, a->node, consensus_term(s->consensus), consensus_applied(s->consensus),
 			      a->start_id);
@@ -161,7 +173,7 @@ void agents_granted(struct server *s, uint64_t term, const Drover__CmdLeaseRound
 		for (struct agent *a = s->agents; a != NULL; a = a->next) {
 			if (strcmp(a->node, e->node) != 0 || e->start_id.len != sizeof(a->start_id) ||
 			    memcmp(a->start_id, e->start_id.data, sizeof(a->start_id)) != 0 ||
-			    !lookup_session(s->db, a->node, a->start_id, s->conf.name))
+			    !lookup_session(s->db, a->node, a->start_id, s->conf.name) || barred(s, a->node))
 				continue;
 			grant.seq = e->seq;
 			grant.duration_ms = round->duration_ms;

@@ -131,6 +131,10 @@ static bool dispatch(struct apply *a)
 		return apply_node_health(a, c->node_health), true;
 	case DROVER__COMMAND__BODY_NODE_FENCED:
 		return apply_node_fenced(a, c->node_fenced), true;
+	case DROVER__COMMAND__BODY_NODE_SET:
+		return apply_node_set(a, c->node_set), true;
+	case DROVER__COMMAND__BODY_NODE_FENCING:
+		return apply_node_fencing(a, c->node_fencing), true;
 	case DROVER__COMMAND__BODY_NODE_LEAVING:
 		return apply_node_leaving(a, c->node_leaving), true;
 	case DROVER__COMMAND__BODY_NODE_REMOVE:

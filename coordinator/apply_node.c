@@ -1,4 +1,4 @@
-/* Hosts: registration, sessions, health, fencing. */
+/* Hosts: registration, sessions, health. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,27 +169,6 @@ void apply_node_health(struct apply *a, const Drover__CmdNodeHealth *c)
 	apply_event(a, "node", (struct about){.node = c->node}, "%s is %s%s%s", c->node, c->health,
 		    c->why[0] != '\0' ? ": " : "", c->why);
 	apply_touch(a, c->node);
-	a->out->changed = true;
-}
-
-void apply_node_fenced(struct apply *a, const Drover__CmdNodeFenced *c)
-{
-	struct node_row node;
-
-	if (!apply_need_node(a, c->node, &node))
-		return;
-	if (c->boot_id.len > 0 && node.has_boot && !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID)) {
-		apply_refuse(a, DR_EREFUSED, "%s has booted since: nothing was fenced", c->node);
-		return;
-	}
-	if (node.has_fenced && node.has_boot && memcmp(node.fenced_boot, node.boot_id, ROWS_ID) == 0)
-		return; /* this boot is fenced already */
-	attempt_host_died(a, c->node, "it was fenced");
-	db_exec(a->db,
-		"UPDATE node SET fenced_boot = boot_id, health = 'down', health_why = ?, leaving = x'' WHERE "
-		"name = ?",
-		"ss", c->proof, c->node);
-	apply_event(a, "fence", (struct about){.node = c->node}, "%s is fenced (%s)", c->node, c->proof);
 	a->out->changed = true;
 }
 

@@ -43,9 +43,13 @@ void apply_node_facts(struct apply *a, const Drover__CmdNodeFacts *c);
 void apply_node_session(struct apply *a, const Drover__CmdNodeSession *c);
 void apply_node_admin(struct apply *a, const Drover__CmdNodeAdmin *c);
 void apply_node_health(struct apply *a, const Drover__CmdNodeHealth *c);
-void apply_node_fenced(struct apply *a, const Drover__CmdNodeFenced *c);
 void apply_node_leaving(struct apply *a, const Drover__CmdNodeLeaving *c);
 void apply_node_remove(struct apply *a, const Drover__NodeVerb *c);
+
+/* apply_fence.c */
+void apply_node_set(struct apply *a, const Drover__NodeSet *c);
+void apply_node_fencing(struct apply *a, const Drover__CmdNodeFencing *c);
+void apply_node_fenced(struct apply *a, const Drover__CmdNodeFenced *c);
 
 /* apply_vm.c */
 void apply_vm_add(struct apply *a, const Drover__CmdVmAdd *c);

@@ -284,6 +284,8 @@ static void pending_try(struct server *s, struct pending *p)
 		p->proposed = true;
 		p->handed_on = true;
 		p->proposed_term = consensus_term(s->consensus);
+	} else if (ret == 2) {
+		p->handed_on = true;
 	}
 	drover__response__free_unpacked(answer, NULL);
 }

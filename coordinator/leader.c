@@ -8,6 +8,7 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "coordinator/fencing.h"
 #include "coordinator/lookup.h"
 #include "coordinator/msg.h"
 #include "coordinator/server.h"
@@ -87,6 +88,7 @@ static void leader_end(struct server *s)
 		return;
 	log_notice("term %llu: leads no more", (unsigned long long)s->leading_term);
 	s->leading_term = 0;
+	fencing_end(s);
 	lease_book_free(s->lease);
 	drain_scheduler_free(s->scheduler);
 	s->lease = NULL;
@@ -311,6 +313,7 @@ void leader_tick(struct server *s)
 		lease_health(s->lease, s->db, decide, s);
 		promote_members(s);
 		end_lost_sessions(s);
+		fencing_tick(s);
 		trim(s);
 	}
 	leader_decide(s);
@@ -411,6 +414,9 @@ int leader_request(struct server *s, const Drover__Request *request, const char 
 
 	if (request_class(request) == REQUEST_CLUSTER)
 		return request_cluster(s, request, who, answer);
+	ret = fencing_request(s, request, answer);
+	if (ret > 0)
+		return ret;
 	request_to_command(s->db, s->env, &s->view, request, who, &cmd, &refusal);
 	if (refusal != NULL) {
 		/* Both are the caller's to free: what the refusal holds moves over. */
@@ -430,7 +436,10 @@ int leader_request(struct server *s, const Drover__Request *request, const char 
 		answer->message = strdup(err.text);
 		return 1;
 	}
-	ret = propose_request(s, request, who, apply_command_name(cmd), cmd);
+	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCING)
+		ret = fencing_begin(s, request, who, cmd, answer);
+	else
+		ret = propose_request(s, request, who, apply_command_name(cmd), cmd);
 	drover__command__free_unpacked(cmd, NULL);
 	return ret;
 }

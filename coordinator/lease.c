@@ -145,7 +145,7 @@ static void grant_one(struct lease_book *book, struct db *db, const Drover__Leas
 	if (n->blocked || !rows_node(db, e->node, &row) || !row.session ||
 	    memcmp(row.start_id, e->start_id.data, ROWS_ID) != 0)
 		return;
-	if (row.has_fenced && row.has_boot && memcmp(row.fenced_boot, row.boot_id, ROWS_ID) == 0)
+	if (rows_node_barred(&row))
 		return;
 	/* The agent counts from when it sent the request; the leader from now, which is later. */
 	n->until_us = end_of(book, env_now_us(book->env));
@@ -171,6 +171,13 @@ void lease_block(struct lease_book *book, const char *node, bool blocked)
 
 	if (n != NULL)
 		n->blocked = blocked;
+}
+
+bool lease_blocked(struct lease_book *book, const char *node)
+{
+	const struct lease_node *n = find(book, node, false);
+
+	return n != NULL && n->blocked;
 }
 
 uint64_t lease_left_ms(struct lease_book *book, const char *node)

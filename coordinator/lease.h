@@ -41,6 +41,7 @@ void lease_committed(struct lease_book *book, struct db *db, uint64_t term,
 
 /* From proposing NodeFenced until it is decided, a node gets no lease (SAFETY R11). */
 void lease_block(struct lease_book *book, const char *node, bool blocked);
+bool lease_blocked(struct lease_book *book, const char *node);
 
 /* Milliseconds left by the leader's count; 0 = expired. */
 uint64_t lease_left_ms(struct lease_book *book, const char *node);

@@ -68,6 +68,7 @@ static int lock_data_dir(const struct dr_conf *conf, struct dr_error *err)
 
 	if (make_dir(conf->data_dir, err) < 0 || make_dir(conf->run_dir, err) < 0)
 		return -DR_EIO;
+	umask(S_IRWXG | S_IRWXO); /* log and state hold the passwords of fence agents */
 	snprintf(path, sizeof(path), "%s/coordinator.lock", conf->data_dir);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)

@@ -56,6 +56,8 @@ static enum verdict check_state(struct candidate *c)
 		return reject(c, VERDICT_NO, "it is %s", rows_node_state(c->in->db, n));
 	if (strcmp(n->health, "up") != 0)
 		return reject(c, VERDICT_AWAY, "it is %s", n->health);
+	if (n->fencing != 0)
+		return reject(c, VERDICT_AWAY, "it is being fenced");
 	if (!n->session || n->leaving)
 		return reject(c, VERDICT_AWAY, "its agent is not connected");
 	return VERDICT_GOOD;

@@ -26,6 +26,7 @@ enum request_class request_class(const Drover__Request *request)
 	case DROVER__REQUEST__VERB_JOIN_REQUEST:
 		return REQUEST_CLUSTER;
 	case DROVER__REQUEST__VERB_NODE_VERB:
+	case DROVER__REQUEST__VERB_NODE_SET:
 	case DROVER__REQUEST__VERB_VM_ADD:
 	case DROVER__REQUEST__VERB_VM_SET:
 	case DROVER__REQUEST__VERB_VM_VERB:
@@ -167,29 +168,6 @@ static void ask_admin(struct ask *a, const char *node, bool paused, const char *
 	a->cmd->node_admin->paused = paused;
 	msg_set(&a->cmd->node_admin->failback, failback);
 	ask_would(a, "%s would be %s", node, paused ? "paused" : "resumed");
-}
-
-static void ask_fence(struct ask *a, const Drover__NodeVerb *verb, const struct node_row *node)
-{
-	if (!verb->confirmed) {
-		ask_refuse(a, DR_EUSAGE,
-			   "fence agents are not supported yet: make sure that %s is off, then repeat with "
-			   "--confirmed",
-			   node->name);
-		return;
-	}
-	if (node->session && strcmp(node->health, "up") == 0) {
-		ask_refuse(a, DR_EREFUSED, "%s is alive: its agent is connected. Drain it instead",
-			   node->name);
-		return;
-	}
-	a->cmd->body_case = DROVER__COMMAND__BODY_NODE_FENCED;
-	a->cmd->node_fenced = MSG_NEW(drover__cmd_node_fenced, Drover__CmdNodeFenced);
-	msg_set(&a->cmd->node_fenced->node, node->name);
-	msg_set(&a->cmd->node_fenced->proof, "operator");
-	if (node->has_boot)
-		msg_set_bytes(&a->cmd->node_fenced->boot_id, node->boot_id, ROWS_ID);
-	ask_would(a, "%s would count as dead; its VMs as stopped", node->name);
 }
 
 static void ask_remove(struct ask *a, const Drover__NodeVerb *verb)
@@ -366,6 +344,9 @@ static void ask_dispatch(struct ask *a)
 	switch (r->verb_case) {
 	case DROVER__REQUEST__VERB_NODE_VERB:
 		ask_node_verb(a, r->node_verb);
+		return;
+	case DROVER__REQUEST__VERB_NODE_SET:
+		ask_node_set(a, r->node_set);
 		return;
 	case DROVER__REQUEST__VERB_VM_ADD:
 		ask_vm_add(a, r->vm_add);

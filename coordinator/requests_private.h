@@ -32,6 +32,10 @@ void ask_vm_set(struct ask *a, const Drover__VmSet *set);
 void ask_vm_verb(struct ask *a, const Drover__VmVerb *verb);
 void ask_vm_move(struct ask *a, const Drover__MoveRequest *move);
 
+/* requests_fence.c */
+void ask_node_set(struct ask *a, const Drover__NodeSet *set);
+void ask_fence(struct ask *a, const Drover__NodeVerb *verb, const struct node_row *node);
+
 /* requests_drain.c */
 void ask_drain_start(struct ask *a, const char *node, bool best_effort, bool shutdown_unmovable);
 void ask_drain_verb(struct ask *a, const Drover__DrainVerb *verb);

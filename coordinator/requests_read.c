@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cleanup.h"
+#include "coordinator/fence_spec.h"
 #include "coordinator/limits.h"
 #include "coordinator/requests_private.h"
 
@@ -33,6 +35,15 @@ static void not_found_id(Drover__Response *r, const char *what, uint64_t id)
 
 /* ---------------------------------------------------------------- nodes */
 
+static void read_fence(struct db *db, const char *node, Drover__NodeRow *row)
+{
+	DR_AUTO_FREE char *spec = rows_fence_spec(db, node);
+	DR_AUTO_FREE char *text = spec != NULL ? fence_spec_show(spec) : NULL;
+
+	if (text != NULL)
+		msg_set(&row->fence, text);
+}
+
 void read_node_row(struct db *db, const struct volatile_view *view, const struct node_row *node, bool full,
 		   Drover__Response *r)
 {
@@ -50,11 +61,13 @@ void read_node_row(struct db *db, const struct volatile_view *view, const struct
 	row->moves_in = (uint32_t)db_get_u64(
 		db, "SELECT count(*) FROM move_attempt WHERE dst_gone = 0 AND dst = ?", "s", node->name);
 	row->incarnation = node->incarnation;
+	row->fencing = node->fencing != 0;
 	if (view != NULL && view->lease_ms != NULL)
 		row->lease_ms = view->lease_ms(view->data, node->name);
 	if (full) {
 		row->facts = facts;
 		facts = NULL;
+		read_fence(db, node->name, row);
 	}
 	drover__host_facts__free_unpacked(facts, NULL);
 	msg_push(&r->nodes, &r->n_nodes, row);

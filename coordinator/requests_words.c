@@ -71,8 +71,12 @@ void request_words(const Drover__Request *request, char **what)
 	char *text;
 
 	if (r->verb_case == DROVER__REQUEST__VERB_NODE_VERB)
-		text = msg_printf("node %s %s%s", WORD(node_verbs, r->node_verb->verb), r->node_verb->node,
-				  r->node_verb->drain ? " --drain" : "");
+		text = msg_printf("node %s %s%s%s%s", WORD(node_verbs, r->node_verb->verb),
+				  r->node_verb->node, r->node_verb->drain ? " --drain" : "",
+				  r->node_verb->confirmed ? " --confirmed" : "",
+				  r->node_verb->force ? " --force" : "");
+	else if (r->verb_case == DROVER__REQUEST__VERB_NODE_SET)
+		text = msg_printf("node set %s --fence %.64s", r->node_set->node, r->node_set->fence_agent);
 	else if (r->verb_case == DROVER__REQUEST__VERB_VM_ADD)
 		text = msg_printf("vm add %s", r->vm_add->name);
 	else if (r->verb_case == DROVER__REQUEST__VERB_VM_SET)

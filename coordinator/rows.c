@@ -6,6 +6,7 @@
 
 #include "common/mutant.h"
 #include "coordinator/limits.h"
+#include "coordinator/msg.h"
 
 static bool get_id(struct db_rows *rows, int col, uint8_t id[ROWS_ID])
 {
@@ -36,6 +37,7 @@ void rows_node_get(struct db_rows *rows, struct node_row *out)
 	db_copy_text(rows, 10, out->health_why, sizeof(out->health_why));
 	out->memory_total = db_u64(rows, 11);
 	out->changed = db_u64(rows, 12);
+	out->fencing = db_u64(rows, 13);
 }
 
 void rows_vm_get(struct db_rows *rows, struct vm_row *out)
@@ -372,7 +374,33 @@ uint64_t rows_memory_promised(struct db *db, const char *node)
 
 bool rows_node_works(const struct node_row *node)
 {
-	return node->session && !node->leaving && !node->quarantined && strcmp(node->health, "up") == 0;
+	return node->session && !node->leaving && !node->quarantined && strcmp(node->health, "up") == 0 &&
+	       node->fencing == 0;
+}
+
+bool rows_node_barred(const struct node_row *node)
+{
+	return node->fencing != 0 ||
+	       (node->has_fenced && node->has_boot && memcmp(node->fenced_boot, node->boot_id, ROWS_ID) == 0);
+}
+
+char *rows_fence_spec(struct db *db, const char *node)
+{
+	struct db_rows rows;
+	char *spec = NULL;
+
+	db_query(db, &rows, "SELECT value FROM setting WHERE scope = 'node' AND name = ? AND key = 'fence'",
+		 "s", node);
+	if (db_next(&rows))
+		spec = msg_dup(db_text(&rows, 0));
+	db_done(&rows);
+	return spec;
+}
+
+bool rows_request(struct db *db, const ProtobufCBinaryData *id)
+{
+	return id->len > 0 &&
+	       db_exists(db, "SELECT 1 FROM request WHERE id = ?", "b", (const void *)id->data, id->len);
 }
 
 bool rows_vm_off(const struct vm_row *vm)

@@ -16,7 +16,9 @@
 
 #define NODE_COLUMNS                                                                                         \
 	"name, incarnation, boot_id, start_id, coordinator, fenced_boot, leaving, paused, quarantined, "     \
-	"health, health_why, memory_total, changed"
+	"health, health_why, memory_total, changed, "                                                        \
+	"(SELECT COALESCE(MAX(CAST(value AS INTEGER)), 0) FROM setting WHERE scope = 'node' "                \
+	"AND setting.name = node.name AND key = 'fencing')"
 
 struct node_row {
 	char name[ROWS_NAME];
@@ -35,6 +37,7 @@ struct node_row {
 	char health_why[ROWS_ERROR];
 	uint64_t memory_total;
 	uint64_t changed;
+	uint64_t fencing; /* log index at which its fencing was announced; 0: none is under way */
 };
 
 #define VM_COLUMNS "name, uuid, owner, generation, state, want, priority, memory, move, error, changed"
@@ -184,6 +187,12 @@ unsigned rows_slots_cluster(struct db *db);
 uint64_t rows_memory_promised(struct db *db, const char *node);
 /* Whether an agent of that node may get new work: session, healthy, not leaving, not quarantined. */
 bool rows_node_works(const struct node_row *node);
+/* Whether it may get no lease and no order: this boot of it is fenced, or is being fenced (SAFETY R11). */
+bool rows_node_barred(const struct node_row *node);
+/* Its fence agent and options as fence_spec.h has them, malloc'ed; NULL: it has none. */
+char *rows_fence_spec(struct db *db, const char *node);
+/* Whether a request with that id was applied. */
+bool rows_request(struct db *db, const ProtobufCBinaryData *id);
 /* Whether a VM is off for certain. */
 bool rows_vm_off(const struct vm_row *vm);
 /* Whether both words of an attempt are there (SAFETY R1). */

@@ -8,6 +8,8 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "coordinator/fence.h"
+#include "coordinator/fencing.h"
 #include "coordinator/lookup.h"
 #include "coordinator/recover.h"
 
@@ -50,6 +52,7 @@ static void after_apply(struct server *s, uint64_t index, const Drover__Command 
 	}
 	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED && s->lease != NULL)
 		lease_block(s->lease, cmd->node_fenced->node, false);
+	fencing_applied(s, index, cmd, result);
 	agents_applied(s, result);
 	if (cmd->request_id.len != 0)
 		clients_applied(s, index, cmd, result);
@@ -398,7 +401,8 @@ struct server *server_new(const struct dr_conf *conf, qb_loop_t *loop, struct en
 	s->env = env;
 	s->view = (struct volatile_view){.data = s, .move_fact = view_move_fact, .lease_ms = view_lease_ms};
 	s->figures = figures_new();
-	if (s->figures == NULL || open_log(s, err) < 0 ||
+	s->fences = fence_runner_new(loop, env, conf->fence_dir, FENCE_DEADLINE_MS);
+	if (s->figures == NULL || s->fences == NULL || open_log(s, err) < 0 ||
 	    (s->identity.member != 0 && server_start_consensus(s, false, err) < 0) ||
 	    open_listeners(s, err) < 0) {
 		server_free(s);
@@ -502,6 +506,8 @@ void server_free(struct server *s)
 	listener_free(s->unix_listener);
 	listener_free(s->tcp_listener);
 	join_free(s);
+	fencing_end(s);
+	fence_runner_free(s->fences);
 	clients_free(s);
 	lease_book_free(s->lease);
 	drain_scheduler_free(s->scheduler);

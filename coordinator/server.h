@@ -8,6 +8,7 @@
  *   agents.c   agents' sessions: reports in, orders and lease grants out
  *   peers.c    messages between coordinators
  *   leader.c   what only the leader does: decisions, lease rounds, members, health
+ *   fencing.c  the leader's fencing of hosts: announcement, fence agent, decision
  *   join.c     init and join: how a fresh coordinator becomes a member
  */
 #ifndef DROVER_COORDINATOR_SERVER_H
@@ -134,6 +135,8 @@ struct server {
 	struct peer peers[SERVER_PEERS_MAX];
 	struct own_digest digests[SERVER_DIGESTS];
 	struct join *join; /* a join that is under way */
+	struct fence_runner *fences;
+	struct fencing *fencing; /* hosts that this leader is fencing (fencing.h) */
 
 	/* Leader */
 	struct lease_book *lease;	   /* NULL: not leading */
@@ -230,8 +233,8 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 void leader_propose_fact(struct server *s, const Drover__Command *cmd);
 /*
  * A client's mutating request. 0: its command is proposed, the answer comes with its apply; 1: *answer (the
- * caller's) is the whole answer; -DR_EAGAIN: ask again soon; -DR_ENOQUORUM: this member does not lead any
- * more.
+ * caller's) is the whole answer; 2: work has begun, ask again soon; -DR_EAGAIN: ask again soon;
+ * -DR_ENOQUORUM: this member does not lead any more.
  */
 int leader_request(struct server *s, const Drover__Request *request, const char *who,
 		   Drover__Response *answer);

@@ -1,4 +1,5 @@
 /* Every rule of SAFETY that apply keeps, kept and refused. */
+#include "coordinator/orders.h"
 #include "tests/unit/core.h"
 
 #define MIB (1ull << 20)
@@ -181,6 +182,97 @@ static void test_fence_destination(void **state)
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_RUNNING);
 	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
 	assert_string_equal(core_move(c, id).state, "cancelling");
+}
+
+static void fencing(struct core *c, const char *node, bool on, uint64_t began, uint32_t exit)
+{
+	CORE_BODY(cmd, body, NODE_FENCING, node_fencing, Drover__CmdNodeFencing, drover__cmd_node_fencing);
+	body.node = (char *)(uintptr_t)node;
+	body.on = on;
+	body.agent = (char *)"fence_x";
+	body.began = began;
+	body.reason = (char *)"it failed";
+	assert_int_equal(core_apply(c, &cmd), exit);
+}
+
+static bool has_orders(struct core *c, const char *node, uint8_t start)
+{
+	Drover__AgentOrders *orders = orders_build(c->db, node, 1, c->index, core_bytes(start).data);
+	bool has = orders != NULL;
+
+	if (has)
+		drover__agent_orders__free_unpacked(orders, NULL);
+	return has;
+}
+
+/* R11: from the announcement to the decision the host gets no order and no new work. */
+static void test_fencing(void **state)
+{
+	struct core *c = *state;
+	struct node_row node;
+	uint64_t began;
+
+	core_vm_add(c, "vm9", 109, "node1", 64 * MIB, 0);
+	fencing(c, "node9", true, 0, 4);
+	assert_true(has_orders(c, "node1", 1));
+	fencing(c, "node1", true, 0, 0);
+	began = c->index;
+	assert_true(rows_node(c->db, "node1", &node));
+	assert_int_equal(node.fencing, began);
+	assert_true(rows_node_barred(&node));
+	assert_false(rows_node_works(&node));
+	assert_false(has_orders(c, "node1", 1));
+	assert_true(has_orders(c, "node2", 2));
+	assert_int_equal(core_vm_start(c, "vm9", "node1"), 6);
+
+	/* Another announcement's end is not this one's. */
+	fencing(c, "node1", false, began - 1, 0);
+	assert_false(c->last.changed);
+	assert_false(has_orders(c, "node1", 1));
+	fencing(c, "node1", false, began, 0);
+	assert_true(c->last.changed);
+	assert_int_equal(c->last.n_touched, 1);
+	assert_true(has_orders(c, "node1", 1));
+	assert_int_equal(core_vm_start(c, "vm9", "node1"), 0);
+
+	fencing(c, "node1", true, 0, 0);
+	fence(c, "node1");
+	assert_true(rows_node(c->db, "node1", &node));
+	assert_int_equal(node.fencing, 0);
+	assert_true(rows_node_barred(&node)); /* this boot of it */
+	assert_int_equal(core_vm(c, "vm9").state, DROVER__VM_STATE__VM_STOPPED);
+}
+
+static uint32_t node_set(struct core *c, const char *agent, const char *key)
+{
+	Drover__FenceOption o = DROVER__FENCE_OPTION__INIT;
+	Drover__FenceOption *list[1] = {&o};
+
+	CORE_BODY(cmd, body, NODE_SET, node_set, Drover__NodeSet, drover__node_set);
+	body.node = (char *)"node1";
+	body.fence_agent = (char *)(uintptr_t)agent;
+	o.key = (char *)(uintptr_t)key;
+	o.value = (char *)"hunter2";
+	body.fence_options = list;
+	body.n_fence_options = key != NULL ? 1 : 0;
+	return core_apply(c, &cmd);
+}
+
+static void test_node_set(void **state)
+{
+	struct core *c = *state;
+	char *spec;
+
+	assert_int_equal(node_set(c, "fence_x", "password"), 0);
+	spec = rows_fence_spec(c->db, "node1");
+	assert_string_equal(spec, "fence_x\npassword=hunter2\n");
+	free(spec);
+	/* What may be a password stands in no event. */
+	assert_int_equal(db_get_u64(c->db, "SELECT count(*) FROM event WHERE text LIKE '%hunter2%'", ""), 0);
+	assert_int_equal(node_set(c, "fence_x/y", NULL), 2);
+	assert_int_equal(node_set(c, "fence_x", "action"), 2);
+	assert_int_equal(node_set(c, "none", NULL), 0);
+	assert_null(rows_fence_spec(c->db, "node1"));
 }
 
 static void session_lost(struct core *c, const char *node, uint8_t start)
@@ -513,6 +605,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_two_words, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_word_then_only_decisions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_phases_forward_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fencing, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fence_source_with_words, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fence_source_without_words, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fence_destination, setup, teardown),

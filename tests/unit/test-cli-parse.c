@@ -147,6 +147,19 @@ static void test_node_drain(void **state)
 	assert_false(r->node_verb->drain);
 	fake_fini(&f);
 
+	r = sent(&f, "node set n1 --fence fence_x,ip=10.0.0.1,password=a,,b=c,lanplus=");
+	assert_string_equal(r->node_set->node, "n1");
+	assert_string_equal(r->node_set->fence_agent, "fence_x");
+	assert_int_equal(r->node_set->n_fence_options, 3);
+	assert_string_equal(r->node_set->fence_options[1]->key, "password");
+	assert_string_equal(r->node_set->fence_options[1]->value, "a,b=c");
+	assert_string_equal(r->node_set->fence_options[2]->value, "");
+	fake_fini(&f);
+
+	r = sent(&f, "node fence n1 --force");
+	assert_true(r->node_verb->force && !r->node_verb->confirmed);
+	fake_fini(&f);
+
 	r = sent(&f, "drain show n1");
 	assert_int_equal(r->list->what, DROVER__LIST_REQUEST__WHAT__DRAINS);
 	assert_string_equal(r->list->name, "n1");
@@ -224,6 +237,9 @@ static const struct {
 	{"node drain ..", "node name"},
 	{"node drain a --wait --wait", "twice"},
 	{"node pause a --best-effort", "--drain"},
+	{"node set a", "--fence"},
+	{"node set a --fence fence_x,hunter2", "option 1"},
+	{"node fence a --force --confirmed", "one of them"},
 	{"node list --dry-run", "--dry-run"},
 	{"node resume a --failback soon", "immediate|none"},
 	{"--timeout 10 node list", "10s"},

@@ -107,6 +107,21 @@ static void test_blocked(void **state)
 	assert_int_equal(w->grants, 0);
 }
 
+/* R11: a member that was told by the row. */
+static void test_fencing(void **state)
+{
+	struct world *w = *state;
+
+	lease_request(w->book, "node1", core_bytes(1).data, 1);
+	lease_round(w->book, take, w);
+	CORE_BODY(cmd, body, NODE_FENCING, node_fencing, Drover__CmdNodeFencing, drover__cmd_node_fencing);
+	body.node = (char *)"node1";
+	body.on = true;
+	assert_int_equal(core_apply(&w->core, &cmd), 0);
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w);
+	assert_int_equal(w->grants, 0);
+}
+
 static void test_other_start(void **state)
 {
 	struct world *w = *state;
@@ -145,6 +160,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_grant, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_blocked, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fencing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expiry, setup, teardown),
 	};

@@ -364,9 +364,85 @@ static void test_reads(void **state)
 	drover__response__free_unpacked(answer, NULL);
 }
 
+static void fence_set(struct world *w, const char *agent, uint32_t exit, bool changed, const char *word)
+{
+	Drover__FenceOption o = DROVER__FENCE_OPTION__INIT;
+	Drover__FenceOption *list[1] = {&o};
+
+	REQUEST(r, set, NODE_SET, node_set, Drover__NodeSet, drover__node_set);
+	set.node = (char *)"node2";
+	set.fence_agent = (char *)(uintptr_t)agent;
+	o.key = (char *)"password";
+	o.value = (char *)"hunter2";
+	set.fence_options = list;
+	set.n_fence_options = strcmp(agent, "none") != 0 ? 1 : 0;
+	expect(w, &r, exit, changed, word);
+}
+
+static void test_fence(void **state)
+{
+	struct world *w = *state;
+	Drover__Response *answer;
+
+	REQUEST(r, verb, NODE_VERB, node_verb, Drover__NodeVerb, drover__node_verb);
+	verb.verb = DROVER__NODE_VERB__VERB__FENCE;
+	verb.node = (char *)"node2";
+	expect(w, &r, 6, false, "node2 has no fence agent");
+	verb.confirmed = true;
+	expect(w, &r, 6, false, "alive");
+	verb.confirmed = false;
+	fence_set(w, "/bin/sh", 2, false, "bare name");
+	fence_set(w, "fence_x", 0, true, "");
+	fence_set(w, "fence_x", 0, false, "already");
+	expect(w, &r, 6, false, "alive");
+	verb.force = true;
+	r.dry_run = true;
+	expect(w, &r, 0, true, "fence_x would switch node2 off");
+	r.dry_run = false;
+	/* The announcement. */
+	expect(w, &r, 0, true, "");
+	assert_true(db_exists(w->core.db, "SELECT 1 FROM setting WHERE key = 'fencing' AND name = ?", "s",
+			      "node2"));
+
+	/* The operator's word decides, and a repetition of it finds its result. */
+	verb.force = false;
+	verb.confirmed = true;
+	CORE_BODY(cmd, session, NODE_SESSION, node_session, Drover__CmdNodeSession, drover__cmd_node_session);
+	session.node = (char *)"node2";
+	session.start_id = core_bytes(2);
+	assert_int_equal(core_apply(&w->core, &cmd), 0);
+	r.id = core_bytes(77);
+	expect(w, &r, 0, true, "");
+	expect(w, &r, 0, true, "");
+	assert_true(w->core.last.repeated);
+	verb.confirmed = false;
+	expect(w, &r, 0, true, ""); /* whatever its words are now */
+	assert_true(w->core.last.repeated);
+	r.id = core_bytes(78);
+	expect(w, &r, 0, false, "fenced already");
+
+	/* Shown without its secret; nothing else that people read has it. */
+	REQUEST(show, list, LIST, list, Drover__ListRequest, drover__list_request);
+	list.what = DROVER__LIST_REQUEST__WHAT__NODES;
+	list.name = (char *)"node2";
+	answer = requests_read(w->core.db, &w->env, NULL, &show);
+	assert_string_equal(answer->nodes[0]->fence, "fence_x,password=***");
+	drover__response__free_unpacked(answer, NULL);
+	assert_int_equal(
+		db_get_u64(w->core.db,
+			   "SELECT count(*) FROM history WHERE what LIKE '%hunter2%' OR message LIKE "
+			   "'%hunter2%'",
+			   ""),
+		0);
+	assert_true(db_exists(w->core.db, "SELECT 1 FROM history WHERE what = ?", "s",
+			      "node set node2 --fence fence_x"));
+	fence_set(w, "none", 0, true, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_fence, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_vm_add, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_vm_verbs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_vm_set, setup, teardown),
