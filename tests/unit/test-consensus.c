@@ -431,7 +431,10 @@ static void test_three_members(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_three_members)};
+	int failed;
 
 	log_init("test-consensus", "info");
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	log_fini();
+	return failed;
 }
