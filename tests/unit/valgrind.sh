@@ -8,7 +8,8 @@
 # Children that only fork are looked at, too; programs that a test starts are not: they end by signals, with open books.
 set -euo pipefail
 
-BUILD=${DROVER_BUILDDIR:-$(cd ../.. && pwd)}
+BUILD=${DROVER_BUILDDIR:-$PWD}
+while [ -z "${DROVER_BUILDDIR:-}" ] && [ ! -e "$BUILD/config.status" ] && [ "$BUILD" != / ]; do BUILD=$(dirname "$BUILD"); done
 JOBS=$(nproc)
 LIMIT=900 # seconds for one program
 
