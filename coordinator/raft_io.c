@@ -11,6 +11,7 @@
 struct deferred {
 	struct deferred *next;
 	struct raft_io_send *req;
+	raft_io_send_cb cb; /* NULL: libraft does not want to know (a leadership transfer's request) */
 };
 
 struct rio {
@@ -61,7 +62,8 @@ static void close_later(void *data)
 		struct deferred *d = r->deferred;
 
 		r->deferred = d->next;
-		d->req->cb(d->req, RAFT_CANCELED);
+		if (d->cb != NULL)
+			d->cb(d->req, RAFT_CANCELED);
 		free(d);
 	}
 	maybe_closed(r);
@@ -321,7 +323,8 @@ static void run_deferred(void *data)
 	r->deferred_tail = &r->deferred;
 	for (; d != NULL; d = next) {
 		next = d->next;
-		d->req->cb(d->req, 0);
+		if (d->cb != NULL)
+			d->cb(d->req, 0);
 		free(d);
 	}
 }
@@ -352,6 +355,7 @@ static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct r
 	}
 	req->cb = cb;
 	d->req = req;
+	d->cb = cb;
 	*r->deferred_tail = d;
 	r->deferred_tail = &d->next;
 	if (r->deferred_timer == 0)
