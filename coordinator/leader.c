@@ -244,8 +244,18 @@ static void end_sessions_at(struct server *s, const char *coordinator)
 		session.was = (char *)(uintptr_t)coordinator;
 		cmd.body_case = DROVER__COMMAND__BODY_NODE_SESSION;
 		cmd.node_session = &session;
-		decide(s, &cmd);
+		peers_propose(s, &cmd);
 	}
+}
+
+/*
+ * A coordinator that was killed and is back in an instant is never missed by the leader: it must say itself
+ * that its sessions are gone. Else an agent that was started anew meanwhile finds its place taken for ever.
+ */
+static void end_own_sessions(struct server *s)
+{
+	if (server_in_touch(s))
+		end_sessions_at(s, s->conf.name);
 }
 
 static void end_lost_sessions(struct server *s)
@@ -305,6 +315,8 @@ void leader_tick(struct server *s)
 	if (second) {
 		s->next_second_us = env_now_us(s->env) + SECOND_US;
 		peers_status(s);
+		if (s->leading_term == 0)
+			end_own_sessions(s);
 	}
 	if (s->leading_term == 0)
 		return;
