@@ -147,6 +147,7 @@ struct cluster *cluster_new(unsigned n_coords, unsigned n_hosts, unsigned n_vms,
 			(struct sim_clock){.at = sim->now, .local = sim->now + sim_random(sim, 1000 * SIM_S)};
 	for (unsigned i = 0; i < n_coords; i++)
 		coord_init(sim, i);
+	coords_use(cl);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_init(cl, i);
 	for (unsigned i = 0; i < n_hosts; i++) {
@@ -310,6 +311,7 @@ void cluster_run(struct cluster *cl, uint64_t seed, const struct cluster_profile
 	uint64_t until;
 
 	memset(out, 0, sizeof(*out));
+	coords_use(cl);
 	cl->result = out;
 	cl->profile = profile;
 	begin(cl, seed);

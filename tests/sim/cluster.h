@@ -74,8 +74,6 @@ struct disk {
 void disk_register(struct disk *disk, struct coord *owner);
 /* Power is lost: of what was not synced, anything may be there. */
 void disk_power_loss(struct disk *disk);
-/* The process has died, the kernel has not: everything stays. */
-void disk_keep(struct disk *disk);
 void disk_wipe(struct disk *disk);
 void disk_copy(struct disk *to, const struct disk *from);
 void disk_flip_bit(struct disk *disk, uint64_t where);
@@ -124,10 +122,13 @@ struct coord {
 	uint64_t term, vote, member;
 	uint64_t applied;
 	unsigned starts;
-	bool disk_fault; /* its end is expected */
+	bool damaged; /* its log was; no member with a vote since */
+	uint64_t damaged_at;
 };
 
 void coord_init(struct sim *sim, unsigned id);
+/* The doors lead to this cluster from now on. */
+void coords_use(struct cluster *cl);
 void coord_start(struct coord *c);
 /* kill -9. */
 void coord_kill(struct coord *c);
@@ -214,6 +215,9 @@ struct request *client_ask(struct sim_client *c, Drover__Request *request, const
 void operator_work(struct cluster *cl);
 /* Some command that somebody could think of. */
 void client_random(struct sim_client *c);
+struct request *client_fence(struct sim_client *c, unsigned host);
+/* Its disk is empty: it becomes a member again; remove: its old one is taken out first. */
+void operator_rejoin(struct coord *c, bool remove);
 struct request *client_drain(struct sim_client *c, unsigned host, bool drain);
 
 /* ---------------------------------------------------------------- the cluster (cluster.c) */
@@ -331,8 +335,6 @@ struct cluster {
 	bool running;		 /* a seed's run; before: the set-up */
 	bool settle;		 /* no more faults, no more commands */
 	bool vm_killed[SIM_VMS]; /* a fault ended a QEMU of it, or its guest did */
-	uint64_t record_epoch;
-	struct fault *faults;
 };
 
 struct cluster *cluster_new(unsigned n_coords, unsigned n_hosts, unsigned n_vms, bool trace);

@@ -24,11 +24,9 @@ struct session_sim {
 	bool leaving;
 };
 
-static struct session_sim sessions[SIM_HOSTS];
-
 static struct session_sim *session_of(struct sim_agent *agent)
 {
-	return &sessions[agent->host->id];
+	return agent->session_data;
 }
 
 static void later(struct session_sim *s, uint64_t delay, void (*fn)(struct sim *, struct sim_event *))
@@ -179,8 +177,11 @@ static void ev_connect(struct sim *sim, struct sim_event *ev)
 
 void cluster_agent_init(struct sim_host *h)
 {
-	struct session_sim *s = &sessions[h->id];
+	struct session_sim *s = malloc(sizeof(*s));
 
+	if (s == NULL)
+		abort();
+	h->agent.session_data = s;
 	*s = (struct session_sim){.party = {.sim = h->sim, .proc = &h->agent.proc, .site = h->id},
 				  .agent = &h->agent,
 				  .next = h->id};

@@ -207,6 +207,23 @@ struct request *client_drain(struct sim_client *c, unsigned host, bool drain)
 	return client_ask(c, &r, what, 30 * SIM_S);
 }
 
+/* Somebody has looked: the host has no power. */
+struct request *client_fence(struct sim_client *c, unsigned host)
+{
+	struct cluster *cl = c->party.sim->cluster;
+	Drover__Request r = DROVER__REQUEST__INIT;
+	Drover__NodeVerb v = DROVER__NODE_VERB__INIT;
+	char what[64];
+
+	v.verb = DROVER__NODE_VERB__VERB__FENCE;
+	v.node = host_name(cl, host);
+	v.confirmed = true;
+	r.verb_case = DROVER__REQUEST__VERB_NODE_VERB;
+	r.node_verb = &v;
+	snprintf(what, sizeof(what), "fence %s", v.node);
+	return client_ask(c, &r, what, 10 * SIM_S);
+}
+
 static void ask_vm(struct sim_client *c, Drover__VmVerb__Verb verb)
 {
 	struct sim *sim = c->party.sim;

@@ -168,12 +168,14 @@ int __wrap_logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struc
 {
 	struct coord *c = log_sim != NULL ? coord_running(log_sim) : NULL;
 
-	if (c != NULL && (term < c->term || (term == c->term && c->vote != 0 && vote != c->vote)))
+	/* A log that was restored has forgotten its votes; it must not give others. */
+	if (c != NULL && ((term < c->term && !c->damaged) ||
+			  (term == c->term && c->vote != 0 && vote != c->vote && (vote != 0 || !c->damaged))))
 		sim_broken(log_sim,
 			   "R15: %s votes for %llu in term %llu, and had voted for %llu in term %llu",
 			   c->name, (unsigned long long)vote, (unsigned long long)term,
 			   (unsigned long long)c->vote, (unsigned long long)c->term);
-	if (c != NULL) {
+	if (c != NULL && (term > c->term || (term == c->term && vote != 0))) {
 		c->term = term;
 		c->vote = vote;
 	}
@@ -210,7 +212,6 @@ void coord_init(struct sim *sim, unsigned id)
 {
 	struct coord *c = &sim->cluster->coords[id];
 
-	log_sim = sim;
 	memset(c, 0, sizeof(*c));
 	c->sim = sim;
 	c->id = id;
@@ -223,8 +224,14 @@ void coord_init(struct sim *sim, unsigned id)
 			      .timer_start = coord_timer_start,
 			      .timer_stop = coord_timer_stop};
 	c->restart_us = 1 * SIM_S;
-	disk_register(&c->disk, c);
 	ring_init(c);
+}
+
+void coords_use(struct cluster *cl)
+{
+	log_sim = cl->sim;
+	for (unsigned i = 0; i < cl->n_coords; i++)
+		disk_register(&cl->coords[i].disk, &cl->coords[i]);
 }
 
 static void ev_start(struct sim *sim, struct sim_event *ev)
@@ -242,6 +249,10 @@ static void ev_start(struct sim *sim, struct sim_event *ev)
 	snprintf(conf.run_dir, sizeof(conf.run_dir), "/sim/run/%s", c->name);
 	sim_trace(sim, "%s: coordinator starts", c->name);
 	c->server = server_new(&conf, (qb_loop_t *)c, &c->env, &err);
+	if (c->server != NULL && c->server->identity.member != c->member) {
+		c->member = c->server->identity.member; /* as another one */
+		c->term = c->vote = 0;
+	}
 	if (c->server != NULL)
 		return;
 	sim_trace(sim, "%s: coordinator does not start: %s", c->name, err.text);
@@ -303,7 +314,7 @@ static void ev_exit(struct sim *sim, struct sim_event *ev)
 	int code = c->server->exit_code;
 
 	sim_trace(sim, "%s: coordinator ends with status %d", c->name, code);
-	if (code != 0 && !c->disk.failed && !sim->cluster->coords[c->id].disk_fault)
+	if (code != 0 && !c->disk.failed && !c->damaged)
 		sim_broken(sim, "%s: the coordinator gave up though its disk is good", c->name);
 	gone(c, true);
 	coord_restart_later(c, c->restart_us + sim_random(sim, SIM_S));
@@ -324,7 +335,6 @@ void coord_kill(struct coord *c)
 		return;
 	sim_trace(c->sim, "%s: coordinator killed", c->name);
 	gone(c, true);
-	disk_keep(&c->disk);
 	coord_restart_later(c, c->restart_us + sim_random(c->sim, SIM_S));
 	escape_if_running(c);
 }

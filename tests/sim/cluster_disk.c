@@ -135,11 +135,6 @@ static void settled(struct disk_file *f)
 	f->n_pending = 0;
 }
 
-void disk_keep(struct disk *disk)
-{
-	(void)disk; /* the page cache outlives a process, unsynced as it is */
-}
-
 /* Undoes it, and remembers what it had written. */
 static uint8_t *take_back(struct disk_file *f, const struct disk_write *w)
 {

@@ -130,6 +130,25 @@ static void step(struct cluster *cl, struct coord *leader, struct coord *c)
 	}
 }
 
+void operator_rejoin(struct coord *c, bool remove)
+{
+	c->rejoin = remove ? REJOIN_LOST : REJOIN_OUT;
+	c->old_member = c->member;
+}
+
+/* A member whose log was damaged has a vote again, or never lost it. */
+static void note_whole(struct cluster *cl, struct coord *leader)
+{
+	for (unsigned i = 0; i < cl->n_coords; i++) {
+		struct coord *c = &cl->coords[i];
+
+		if (c->damaged && c->rejoin == REJOIN_NOT && cl->sim->now > c->damaged_at + 6 * SIM_S &&
+		    coord_up(c) && c->server->consensus != NULL &&
+		    role_of(leader, c->server->identity.member) == MEMBER_VOTER)
+			c->damaged = false;
+	}
+}
+
 void operator_work(struct cluster *cl)
 {
 	struct coord *leader = cluster_leader(cl);
@@ -146,6 +165,7 @@ void operator_work(struct cluster *cl)
 	}
 	if (leader == NULL)
 		return;
+	note_whole(cl, leader);
 	/* One at a time. */
 	for (unsigned i = 0; i < cl->n_coords; i++)
 		if (cl->coords[i].rejoin != REJOIN_NOT) {

@@ -9,8 +9,6 @@
 #include "common/mutant.h"
 #include "sim_agent.h"
 
-static Drover__AgentOrders *newest[SIM_HOSTS]; /* of this start of the agent */
-
 static struct sim *sim_of(struct sim_agent *agent)
 {
 	return agent->host->sim;
@@ -219,9 +217,9 @@ void cluster_vm_orders(struct sim_agent *agent, const Drover__AgentOrders *order
 	if (bytes == NULL)
 		abort();
 	drover__agent_orders__pack(orders, bytes);
-	if (newest[agent->host->id] != NULL)
-		drover__agent_orders__free_unpacked(newest[agent->host->id], NULL);
-	newest[agent->host->id] = drover__agent_orders__unpack(NULL, size, bytes);
+	if (agent->newest != NULL)
+		drover__agent_orders__free_unpacked(agent->newest, NULL);
+	agent->newest = drover__agent_orders__unpack(NULL, size, bytes);
 	free(bytes);
 	for (size_t i = 0; i < orders->n_vms; i++)
 		obey(agent, orders->vms[i]);
@@ -231,7 +229,7 @@ void cluster_vm_orders(struct sim_agent *agent, const Drover__AgentOrders *order
 /* A lease came: what waited for one. */
 void cluster_vm_kick(struct sim_agent *agent)
 {
-	Drover__AgentOrders *o = newest[agent->host->id];
+	Drover__AgentOrders *o = agent->newest;
 
 	for (size_t i = 0; o != NULL && i < o->n_vms; i++)
 		obey(agent, o->vms[i]);
@@ -264,9 +262,9 @@ void cluster_vm_look(struct sim_agent *agent)
 /* Adoption: QEMUs that outlived the agent are found, those that did not have failed. */
 void cluster_vm_restart(struct sim_agent *agent)
 {
-	if (newest[agent->host->id] != NULL)
-		drover__agent_orders__free_unpacked(newest[agent->host->id], NULL);
-	newest[agent->host->id] = NULL;
+	if (agent->newest != NULL)
+		drover__agent_orders__free_unpacked(agent->newest, NULL);
+	agent->newest = NULL;
 	for (unsigned v = 0; v < sim_of(agent)->n_vms; v++) {
 		agent->vms[v].starting = false;
 		agent->vms[v].stopping = false;

@@ -8,7 +8,9 @@
 
 static void usage(FILE *out)
 {
-	fputs("usage: run --matrix [--quick] [--seeds N] [--jobs N]   every pair of phases × every fault\n"
+	fputs("usage: run --seeds A..B [--jobs N]     whole clusters under faults, a seed each\n"
+	      "       run --seed N [--trace]         one of them\n"
+	      "       run --matrix [--quick] [--seeds N] [--jobs N]   every pair of phases × every fault\n"
 	      "       run --mutant NAME|all          a bug on purpose: the matrix must catch it\n"
 	      "       run --mutants                  their names\n"
 	      "       run --case SCENE,SRC,DST,FAULT,DELAY,SEED [--trace]   one run (as a failure prints "
@@ -62,15 +64,25 @@ static int all_mutants(unsigned jobs)
 	return survived == 0 ? 0 : 1;
 }
 
+/* "A..B" or "N" */
+static int seeds_of(const char *range, unsigned jobs)
+{
+	char *end;
+	uint64_t first = strtoull(range, &end, 10);
+	uint64_t last = strncmp(end, "..", 2) == 0 ? strtoull(end + 2, NULL, 10) : first;
+
+	return seeds_run(first, last, jobs) == 0 ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *mutant = NULL;
 	char *words = NULL;
 	const char *seed = NULL;
+	const char *range = NULL;
 	bool matrix = false;
 	bool trace = false;
 	bool quick = false;
-	unsigned seeds = 1;
 	unsigned jobs = 2;
 
 	for (int i = 1; i < argc; i++) {
@@ -81,7 +93,7 @@ int main(int argc, char **argv)
 		} else if (strcmp(argv[i], "--trace") == 0) {
 			trace = true;
 		} else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
-			seeds = (unsigned)strtoul(argv[++i], NULL, 10);
+			range = argv[++i];
 		} else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
 			seed = argv[++i];
 		} else if (strcmp(argv[i], "--jobs") == 0 && i + 1 < argc) {
@@ -106,7 +118,11 @@ int main(int argc, char **argv)
 	if (mutant != NULL)
 		return strcmp(mutant, "all") == 0 ? all_mutants(jobs) : matrix_run_mutant(mutant, jobs);
 	if (matrix)
-		return matrix_run(seeds, jobs, quick) == 0 ? 0 : 1;
+		return matrix_run(range != NULL ? (unsigned)strtoul(range, NULL, 10) : 1, jobs, quick) == 0
+			       ? 0
+			       : 1;
+	if (range != NULL)
+		return seeds_of(range, jobs);
 	usage(stderr);
 	return 2;
 }

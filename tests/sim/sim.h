@@ -239,6 +239,8 @@ struct sim_agent {
 	/* Session. */
 	int coord; /* -1 = none */
 	uint64_t session;
+	void *session_data;	     /* cluster_agent.c */
+	Drover__AgentOrders *newest; /* of this start; cluster_vm.c */
 	uint64_t orders_index;
 	bool dirty;
 	uint64_t restart_delay;
