@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cli/backup.h"
 #include "cli/json.h"
 #include "cli/show.h"
 #include "cli/verbs.h"
@@ -33,9 +34,54 @@ static const struct cli_option keygen_options[] = {
 	{0},
 };
 static const struct cli_option quorum_options[] = {
-	{.name = "dead", .kind = OPT_TEXT, .value = "N,…", .help = "the members that are gone for good"},
+	{.name = "dead", .kind = OPT_TEXT, .value = "N,…", .help = "every member that is gone for good"},
+	{.name = "confirmed",
+	 .kind = OPT_FLAG,
+	 .help = "their hosts are off and stay off: do not ask for the names again"},
 	{0},
 };
+static const struct cli_option restore_options[] = {
+	{.name = "standalone", .kind = OPT_FLAG, .help = "one coordinator without corosync"},
+	{0},
+};
+
+/* On a terminal the names are typed once more. */
+static bool typed_again(struct cli *cli, const char *names)
+{
+	char line[512];
+
+	if (!isatty(STDIN_FILENO))
+		return false;
+	fprintf(cli->err,
+		"%s will never be members of this cluster again, and what runs there must be off.\n"
+		"Type the names once more to confirm: ",
+		names);
+	if (fgets(line, sizeof(line), stdin) == NULL)
+		return false;
+	line[strcspn(line, "\n")] = '\0';
+	return strcmp(line, names) == 0;
+}
+
+static int quorum_build(struct cli *cli, const struct cli_parsed *p, Drover__Request *req,
+			struct dr_error *err)
+{
+	Drover__ForceQuorum *force = VERB_NEW(cli, req, force_quorum, FORCE_QUORUM, drover__force_quorum);
+	char *names = arena_printf(&cli->arena, "%s", cli_text(p, "dead"));
+	char *save = NULL;
+
+	force->dead = arena_alloc(&cli->arena, (strlen(names) + 1) * sizeof(*force->dead));
+	force->confirmed = cli_flag(p, "confirmed") || cli_flag(p, "dry-run") ||
+			   (names[0] != '\0' && typed_again(cli, names));
+	for (char *n = strtok_r(names, ",", &save); n != NULL; n = strtok_r(NULL, ",", &save)) {
+		if (names_check(n, "node", err) < 0)
+			return -DR_EUSAGE;
+		force->dead[force->n_dead++] = n;
+	}
+	if (force->n_dead == 0)
+		return dr_error_set(err, DR_EUSAGE,
+				    "force-quorum needs --dead N,…: every coordinator that does not answer");
+	return 0;
+}
 
 static int init_build(struct cli *cli, const struct cli_parsed *p, Drover__Request *req, struct dr_error *err)
 {
@@ -192,11 +238,21 @@ static const struct cli_verb verbs[] = {
 	{.name = "backup",
 	 .summary = "Write the cluster's state into a file.",
 	 .args = {{.name = "FILE", .object = OBJ_FILE}},
-	 .flags = VERB_LATER},
+	 .local = backup_run,
+	 .example = "drover cluster backup /root/drover.backup"},
+	{.name = "restore",
+	 .summary = "Make this coordinator, which is in no cluster, the first of a cluster that is restored "
+		    "from a backup.",
+	 .args = {{.name = "FILE", .object = OBJ_FILE}},
+	 .options = restore_options,
+	 .flags = VERB_MUTATES,
+	 .local = restore_run},
 	{.name = "force-quorum",
-	 .summary = "Go on without members that are gone for good.",
+	 .summary = "Go on without members that are gone for good, when they were the majority.",
 	 .options = quorum_options,
-	 .flags = VERB_LATER | VERB_MUTATES},
+	 .flags = VERB_MUTATES,
+	 .build = quorum_build,
+	 .example = "drover cluster force-quorum --dead node2,node3"},
 };
 
 const struct cli_noun cluster_noun = {"cluster", "the cluster, its coordinators and its key", verbs,

@@ -190,6 +190,12 @@ static bool dispatch(struct apply *a)
 			    (struct about){c->event->node, c->event->vm, c->event->move, c->event->drain},
 			    "%s", c->event->text);
 		return true;
+	case DROVER__COMMAND__BODY_INCARNATION_BEGIN:
+		return apply_incarnation(a, c->incarnation_begin), true;
+	case DROVER__COMMAND__BODY_NODE_AUDIT:
+		return apply_node_audit(a, c->node_audit), true;
+	case DROVER__COMMAND__BODY_AUDIT_END:
+		return apply_audit_end(a), true;
 	case DROVER__COMMAND__BODY__NOT_SET:
 	case _DROVER__COMMAND__BODY__CASE_IS_INT_SIZE:
 		break;
@@ -274,7 +280,7 @@ static bool body(struct apply *a)
 		return true;
 	if (!outdated(a)) {
 		db_savepoint(a->db);
-		found = dispatch(a);
+		found = apply_audit_refuses(a) || dispatch(a);
 		if (out->exit != 0) {
 			db_savepoint_undo(a->db);
 			out->changed = false;

@@ -90,8 +90,14 @@ void apply_node_session(struct apply *a, const Drover__CmdNodeSession *c)
 		return;
 	}
 	/* SAFETY R9: a new boot proves that nothing of the last one runs. */
-	if (node.has_boot && !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID))
-		attempt_host_died(a, c->node, "its host has booted anew");
+	if (node.has_boot && !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID)) {
+		if (rows_audit(a->db)) /* which VMs are its own is not known yet */
+			db_exec(a->db,
+				"UPDATE node SET incarnation = incarnation + 1, audited = 0 WHERE name = ?",
+				"s", c->node);
+		else
+			attempt_host_died(a, c->node, "its host has booted anew");
+	}
 	db_exec(a->db,
 		"UPDATE node SET boot_id = ?, start_id = ?, coordinator = ?, leaving = x'', fenced_boot = "
 		"x'',"

@@ -99,6 +99,15 @@ void apply_limit_set(struct apply *a, const Drover__LimitSet *c);
 /* Writes a host's addresses and keeps the list of networks (DESIGN §6). */
 void network_discover(struct apply *a, const char *node, const Drover__HostFacts *facts);
 
+/* apply_audit.c */
+void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c);
+void apply_node_audit(struct apply *a, const Drover__CmdNodeAudit *c);
+void apply_audit_end(struct apply *a);
+/* Refuses what touches VMs while hosts are waited for. */
+bool apply_audit_refuses(struct apply *a);
+/* A fenced host needs not be waited for; what it had is decided at the end. */
+void audit_fenced(struct apply *a, const char *node);
+
 /* apply_misc.c */
 void apply_init(struct apply *a, const Drover__CmdInit *c);
 void apply_setting(struct apply *a, const Drover__CmdSetting *c);

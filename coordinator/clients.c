@@ -424,6 +424,39 @@ static void refuse(struct conn *conn, const Drover__Request *request, enum dr_er
 	respond(conn, &r, &request->id);
 }
 
+/* Not for readers: the state holds the keys of open attempts. */
+static void answer_backup(struct server *s, const Drover__Request *request, struct conn *conn)
+{
+	Drover__Response r = DROVER__RESPONSE__INIT;
+	struct dr_error err = DR_ERROR_INIT;
+	int ret = backup_piece(s, request->cluster_backup->offset, &r, &err);
+
+	r.stale = !server_in_touch(s);
+	r.index = consensus_applied(s->consensus);
+	if (ret < 0) {
+		r.exit = (uint32_t)dr_err_exit(ret);
+		r.message = err.text;
+	}
+	respond(conn, &r, &request->id);
+	free(r.backup.data);
+}
+
+static void answer_force(struct server *s, const Drover__Request *request, struct conn *conn)
+{
+	Drover__Response r = DROVER__RESPONSE__INIT;
+	struct dr_error err = DR_ERROR_INIT;
+	int ret = force_quorum(s, request->force_quorum, request->dry_run, &err);
+
+	r.changed = ret == 0 && !request->dry_run;
+	if (ret < 0) {
+		r.exit = (uint32_t)dr_err_exit(ret);
+		r.message = err.text;
+	}
+	respond(conn, &r, &request->id);
+	if (r.changed)
+		server_begin_anew(s);
+}
+
 static void on_request(struct client *c, const Drover__Request *request)
 {
 	struct server *s = c->server;
@@ -439,6 +472,10 @@ static void on_request(struct client *c, const Drover__Request *request)
 		join_begin(s, request, c->conn);
 	} else if (s->consensus == NULL) {
 		answer_fresh(request, c->conn);
+	} else if (request->verb_case == DROVER__REQUEST__VERB_CLUSTER_BACKUP) {
+		answer_backup(s, request, c->conn);
+	} else if (request->verb_case == DROVER__REQUEST__VERB_FORCE_QUORUM) {
+		answer_force(s, request, c->conn);
 	} else if (is_read(request) && !request->consistent) {
 		answer_read(s, request, c->conn);
 	} else {

@@ -538,6 +538,20 @@ void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term)
 	*term = c->raft.current_term;
 }
 
+/* libraft has no call for it; its log is part of its public struct. */
+static raft_term last_entry_term(const struct raft_log *log)
+{
+	if (log->front == log->back)
+		return log->snapshot.last_term;
+	return log->entries[(log->back + log->size - 1) % log->size].term;
+}
+
+void consensus_last(struct consensus *c, uint64_t *index, uint64_t *term)
+{
+	*index = raft_last_index(&c->raft);
+	*term = last_entry_term(&c->raft.log);
+}
+
 void consensus_seen(struct consensus *c, const struct logdb_seen *seen)
 {
 	if (logwriter_seen(c->writer, seen) < 0)

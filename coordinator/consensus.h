@@ -97,6 +97,8 @@ int consensus_remove(struct consensus *c, uint64_t id, struct dr_error *err);
 void consensus_mute(struct consensus *c, bool mute);
 /* How far this member is for certain: committed and stored here; and its term. */
 void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term);
+/* The newest entry of this member's log, committed or not. */
+void consensus_last(struct consensus *c, uint64_t *index, uint64_t *term);
 /* Keeps what was seen of another member beside the log, with the next write. */
 void consensus_seen(struct consensus *c, const struct logdb_seen *seen);
 /* Hands leadership to the member that is best prepared; best effort. */

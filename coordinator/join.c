@@ -115,6 +115,12 @@ void join_init(struct server *s, const Drover__Request *request, struct conn *co
 		answer(s, conn, request->id.data, 0, "");
 		return;
 	}
+	if (init->restore_size > 0) {
+		int ret = backup_restore_piece(s, init, &err);
+
+		answer(s, conn, request->id.data, ret == 0 ? 0 : (unsigned)dr_err_exit(ret), err.text);
+		return;
+	}
 	if (!init->standalone && !corosync_present()) {
 		answer(s, conn, request->id.data, DR_EFAILED,
 		       "corosync does not answer on this host: start it, or use --standalone for a cluster "

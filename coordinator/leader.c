@@ -11,6 +11,7 @@
 #include "coordinator/fencing.h"
 #include "coordinator/lookup.h"
 #include "coordinator/msg.h"
+#include "coordinator/rows.h"
 #include "coordinator/server.h"
 
 #define SECOND_US	 1000000
@@ -67,7 +68,7 @@ void leader_propose_fact(struct server *s, const Drover__Command *cmd)
 
 void leader_decide(struct server *s)
 {
-	if (s->scheduler != NULL && consensus_leads(s->consensus))
+	if (s->scheduler != NULL && consensus_leads(s->consensus) && !rows_audit(s->db))
 		drain_decide(s->scheduler, s->db, &s->view, decide, s);
 }
 
@@ -276,6 +277,33 @@ static uint64_t older_than(uint64_t applied, uint64_t keep)
 	return applied > keep ? applied - keep : 0;
 }
 
+/* A new incarnation begins with an audit, and the audit ends when the last host has spoken (SAFETY R18). */
+static void incarnation_tick(struct server *s)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdIncarnation begin = DROVER__CMD_INCARNATION__INIT;
+	Drover__Empty empty = DROVER__EMPTY__INIT;
+	uint64_t now = rows_cluster_incarnation(s->db);
+	char hosts[256];
+
+	if (now != 0 && now < s->identity.incarnation) {
+		begin.incarnation = s->identity.incarnation;
+		begin.why = (char *)(uintptr_t) "restored or forced";
+		begin.member = s->identity.member;
+		begin.node = s->conf.name;
+		cmd.body_case = DROVER__COMMAND__BODY_INCARNATION_BEGIN;
+		cmd.incarnation_begin = &begin;
+		decide(s, &cmd);
+	} else if (rows_audit(s->db)) {
+		rows_unaudited(s->db, hosts, sizeof(hosts));
+		if (hosts[0] != '\0')
+			return;
+		cmd.body_case = DROVER__COMMAND__BODY_AUDIT_END;
+		cmd.audit_end = &empty;
+		decide(s, &cmd);
+	}
+}
+
 /* Keeps the tables that grow with time bounded; counted in log entries, at least one of which comes a second.
  */
 static void trim(struct server *s)
@@ -325,6 +353,7 @@ void leader_tick(struct server *s)
 		lease_health(s->lease, s->db, decide, s);
 		promote_members(s);
 		end_lost_sessions(s);
+		incarnation_tick(s);
 		fencing_tick(s);
 		trim(s);
 	}

@@ -404,21 +404,33 @@ int logdb_identity_get(struct logdb *log, struct logdb_identity *id, struct dr_e
 	return 0;
 }
 
+int logdb_identity_put(struct logdb *log, const struct logdb_identity *id, struct dr_error *err)
+{
+	const uint64_t member = htobe64(id->member);
+	const uint64_t standalone = htobe64((uint64_t)id->standalone);
+	const uint64_t incarnation = htobe64(id->incarnation);
+	const uint64_t replaces = htobe64(id->replaces);
+	int ret = meta_set(log, "member", &member, sizeof(member), err);
+
+	if (ret == 0)
+		ret = meta_set(log, "standalone", &standalone, sizeof(standalone), err);
+	if (ret == 0)
+		ret = meta_set(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err);
+	if (ret == 0)
+		ret = meta_set(log, "incarnation", &incarnation, sizeof(incarnation), err);
+	if (ret == 0)
+		ret = meta_set(log, "replaces", &replaces, sizeof(replaces), err);
+	return ret;
+}
+
 int logdb_identity_set(struct logdb *log, const struct logdb_identity *id, struct dr_error *err)
 {
-	uint64_t member = htobe64(id->member);
-	uint64_t standalone = htobe64((uint64_t)id->standalone);
-	uint64_t incarnation = htobe64(id->incarnation);
-	uint64_t replaces = htobe64(id->replaces);
 	int ret = logdb_begin(log, err);
 
 	if (ret < 0)
 		return ret;
-	if ((ret = meta_set(log, "member", &member, sizeof(member), err)) < 0 ||
-	    (ret = meta_set(log, "standalone", &standalone, sizeof(standalone), err)) < 0 ||
-	    (ret = meta_set(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err)) < 0 ||
-	    (ret = meta_set(log, "incarnation", &incarnation, sizeof(incarnation), err)) < 0 ||
-	    (ret = meta_set(log, "replaces", &replaces, sizeof(replaces), err)) < 0) {
+	ret = logdb_identity_put(log, id, err);
+	if (ret < 0) {
 		logdb_rollback(log);
 		return ret;
 	}

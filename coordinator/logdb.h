@@ -74,6 +74,9 @@ void logdb_close(struct logdb *log);
 int logdb_identity_get(struct logdb *log, struct logdb_identity *id, struct dr_error *err);
 int logdb_identity_set(struct logdb *log, const struct logdb_identity *id, struct dr_error *err);
 
+/* As logdb_identity_set, inside the transaction that is open. */
+int logdb_identity_put(struct logdb *log, const struct logdb_identity *id, struct dr_error *err);
+
 int logdb_vote_get(struct logdb *log, uint64_t *term, uint64_t *vote, struct dr_error *err);
 int logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_error *err);
 

@@ -146,8 +146,8 @@ Drover__AgentOrders *orders_build(struct db *db, const char *node, uint64_t term
 
 	if (!rows_node(db, node, &row) || !row.session || memcmp(row.start_id, start_id, ROWS_ID) != 0)
 		return NULL;
-	if (rows_node_barred(&row))
-		return NULL; /* SAFETY R11 */
+	if (rows_node_barred(&row) || rows_audit(db))
+		return NULL; /* SAFETY R11; R18: the state may be older than what runs */
 	orders = MSG_NEW(drover__agent_orders, Drover__AgentOrders);
 	orders->term = term;
 	orders->index = index;

@@ -153,6 +153,8 @@ static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t f
 	p->heard_us = env_now_us(s->env);
 	p->nodeid = nodeid;
 	p->index = st->index;
+	p->last_index = st->last_index;
+	p->last_term = st->last_term;
 	p->digest_index = st->index;
 	snprintf(p->node, sizeof(p->node), "%s", st->node);
 	snprintf(p->error, sizeof(p->error), "%s", st->error);
@@ -321,6 +323,7 @@ void peers_status(struct server *s)
 		st.n_members = list_members(s, members);
 		st.members = members;
 	}
+	consensus_last(s->consensus, &st.last_index, &st.last_term);
 	st.error = s->error;
 	st.node = s->conf.name;
 	st.member = consensus_self(s->consensus);

@@ -97,31 +97,6 @@ static int decode_conf(const void *data, size_t size, struct raft_configuration 
 	return rv;
 }
 
-static void *encode_conf(const struct raft_configuration *conf, size_t *size)
-{
-	Drover__RaftRpc rpc = DROVER__RAFT_RPC__INIT;
-	DR_AUTO_FREE Drover__RaftServer *servers = calloc(conf->n + 1, sizeof(*servers));
-	DR_AUTO_FREE Drover__RaftServer **list = calloc(conf->n + 1, sizeof(*list));
-	uint8_t *bytes;
-
-	if (servers == NULL || list == NULL)
-		return NULL;
-	for (unsigned i = 0; i < conf->n; i++) {
-		drover__raft_server__init(&servers[i]);
-		servers[i].id = conf->servers[i].id;
-		servers[i].address = conf->servers[i].address;
-		servers[i].role = (uint32_t)conf->servers[i].role;
-		list[i] = &servers[i];
-	}
-	rpc.conf = list;
-	rpc.n_conf = conf->n;
-	*size = drover__raft_rpc__get_packed_size(&rpc);
-	bytes = malloc(*size + 1);
-	if (bytes != NULL)
-		drover__raft_rpc__pack(&rpc, bytes);
-	return bytes;
-}
-
 /* Takes stored's parts. */
 static int snapshot_for_raft(struct logdb_snapshot *stored, struct raft_snapshot **out)
 {
@@ -469,7 +444,7 @@ static int rio_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_i
 		return RAFT_NOMEM;
 	for (unsigned i = 0; i < snapshot->n_bufs; i++)
 		size += snapshot->bufs[i].len;
-	p->conf = encode_conf(&snapshot->configuration, &p->snapshot.conf_size);
+	p->conf = raft_rpc_pack_conf(&snapshot->configuration, &p->snapshot.conf_size);
 	p->joined = malloc(size + 1);
 	if (p->conf == NULL || p->joined == NULL)
 		goto no_memory;

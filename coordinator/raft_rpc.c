@@ -48,6 +48,22 @@ static int pack_conf(const struct raft_configuration *conf, Drover__RaftRpc *rpc
 	return 0;
 }
 
+uint8_t *raft_rpc_pack_conf(const struct raft_configuration *conf, size_t *size)
+{
+	Drover__RaftRpc rpc = DROVER__RAFT_RPC__INIT;
+	DR_AUTO_FREE Drover__RaftServer *servers = NULL;
+	uint8_t *bytes = NULL;
+
+	if (pack_conf(conf, &rpc, &servers) == 0) {
+		*size = drover__raft_rpc__get_packed_size(&rpc);
+		bytes = malloc(*size + 1);
+		if (bytes != NULL)
+			drover__raft_rpc__pack(&rpc, bytes);
+	}
+	free(rpc.conf);
+	return bytes;
+}
+
 static int fill_rpc(const struct raft_message *msg, Drover__RaftRpc *rpc, Drover__RaftEntry **entries,
 		    Drover__RaftServer **servers)
 {

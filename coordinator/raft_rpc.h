@@ -15,6 +15,9 @@
 uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char *from_address,
 		       const uint8_t cluster_uuid[16], uint64_t incarnation, size_t *size);
 
+/* A member list as it is kept beside a snapshot: malloc'ed, *size bytes; NULL without memory. */
+uint8_t *raft_rpc_pack_conf(const struct raft_configuration *conf, size_t *size);
+
 /*
  * Fills msg from a received RPC. What msg holds afterwards is raft_malloc'ed and goes to libraft with the
  * receive callback. msg->server_address is borrowed from rpc. -DR_EPROTO for anything that libraft must not

@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <raft.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "coordinator/raft_rpc.h"
 
 #define PATH_TEXT 512
 #define ROOM	  (1 << 20) /* bytes */
@@ -138,4 +141,124 @@ int recover_room(const char *dir, struct dr_error *err)
 		return dr_error_errno(err, DR_ENOSPC, failed, "%s: the disk of the data directory is full",
 				      dir);
 	return 0;
+}
+
+/* --- the only member --------------------------------------------------------------- */
+
+static int only_self(struct raft_configuration *conf, const struct logdb_identity *id, const char *node)
+{
+	raft_configuration_init(conf);
+	return raft_configuration_add(conf, id->member, node, RAFT_VOTER);
+}
+
+static int end(struct logdb *log, int ret, struct dr_error *err)
+{
+	if (ret == 0)
+		return logdb_commit(log, err);
+	logdb_rollback(log);
+	return ret;
+}
+
+int recover_only_member(struct logdb *log, const struct logdb_identity *id, const char *node,
+			struct dr_error *err)
+{
+	struct logdb_entry entry = {.index = logdb_last(log) + 1, .type = RAFT_CHANGE};
+	struct raft_configuration conf;
+	struct raft_buffer buf = {.base = NULL};
+	uint64_t term, vote;
+	int ret = logdb_vote_get(log, &term, &vote, err);
+
+	if (ret < 0)
+		return ret;
+	entry.term = term + RECOVER_TERMS_AHEAD;
+	if (only_self(&conf, id, node) != 0 || raft_configuration_encode(&conf, &buf) != 0) {
+		raft_configuration_close(&conf);
+		return dr_error_set(err, DR_ENOMEM, "out of memory");
+	}
+	entry.data = buf.base;
+	entry.size = buf.len;
+	ret = logdb_begin(log, err);
+	if (ret == 0)
+		ret = logdb_append(log, &entry, err);
+	if (ret == 0)
+		ret = logdb_vote_set(log, entry.term, 0, err);
+	if (ret == 0)
+		ret = logdb_identity_put(log, id, err);
+	ret = end(log, ret, err);
+	raft_free(buf.base);
+	raft_configuration_close(&conf);
+	return ret;
+}
+
+int recover_install(struct logdb *log, const struct logdb_identity *id, const char *node,
+		    struct logdb_snapshot *snapshot, struct dr_error *err)
+{
+	struct raft_configuration conf;
+	uint8_t *bytes;
+	int ret;
+
+	if (only_self(&conf, id, node) != 0 ||
+	    (bytes = raft_rpc_pack_conf(&conf, &snapshot->conf_size)) == NULL) {
+		raft_configuration_close(&conf);
+		return dr_error_set(err, DR_ENOMEM, "out of memory");
+	}
+	snapshot->conf = bytes;
+	snapshot->conf_index = snapshot->index;
+	ret = logdb_begin(log, err);
+	if (ret == 0)
+		ret = logdb_snapshot_put(log, snapshot, 0, err);
+	if (ret == 0)
+		ret = logdb_vote_set(log, snapshot->term, 0, err);
+	if (ret == 0)
+		ret = logdb_identity_put(log, id, err);
+	ret = end(log, ret, err);
+	free(bytes);
+	raft_configuration_close(&conf);
+	return ret;
+}
+
+int recover_force_write(const char *dir, uint64_t incarnation, struct dr_error *err)
+{
+	char path[PATH_TEXT], fresh[PATH_TEXT], text[64];
+	int ret;
+
+	snprintf(path, sizeof(path), "%s/force", dir);
+	snprintf(fresh, sizeof(fresh), "%s/force.new", dir);
+	snprintf(text, sizeof(text), "incarnation %" PRIu64 "\n", incarnation);
+	ret = write_durably(fresh, text, err);
+	if (ret < 0)
+		return ret;
+	if (rename(fresh, path) != 0)
+		return dr_error_errno(err, DR_EIO, errno, "%s", path);
+	return sync_dir(dir, err);
+}
+
+int recover_force_run(const char *dir, struct logdb *log, struct logdb_identity *id, const char *node,
+		      struct dr_error *err)
+{
+	char path[PATH_TEXT], text[64] = "";
+	uint64_t incarnation;
+	int ret = 0;
+
+	snprintf(path, sizeof(path), "%s/force", dir);
+	{
+		DR_AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0 && errno == ENOENT)
+			return 0;
+		if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+			return dr_error_errno(err, DR_EIO, errno, "%s", path);
+	}
+	if (sscanf(text, "incarnation %" SCNu64, &incarnation) != 1)
+		return dr_error_set(err, DR_ECORRUPT, "%s: names no incarnation", path);
+	/* Done already, if the last start ended behind its transaction. */
+	if (id->incarnation < incarnation) {
+		id->incarnation = incarnation;
+		ret = recover_only_member(log, id, node, err);
+	}
+	if (ret == 0)
+		ret = recover_identity_write(dir, id, err);
+	if (ret == 0 && unlink(path) != 0)
+		ret = dr_error_errno(err, DR_EIO, errno, "%s", path);
+	return ret;
 }

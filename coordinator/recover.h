@@ -13,6 +13,20 @@ int recover_identity_write(const char *dir, const struct logdb_identity *id, str
 /* 1: *id is filled; 0: there is none. -DR_ECORRUPT: the file says something else. */
 int recover_identity_read(const char *dir, struct logdb_identity *id, struct dr_error *err);
 
+/* A term so far ahead that no agent has heard of one that was lost (SAFETY R7). */
+#define RECOVER_TERMS_AHEAD 1000
+
+/* On a log that nothing else uses, in one transaction: `id` becomes who this is, and the only member. */
+int recover_only_member(struct logdb *log, const struct logdb_identity *id, const char *node,
+			struct dr_error *err);
+/* The same on a fresh log, which begins with this snapshot (its conf is filled here). */
+int recover_install(struct logdb *log, const struct logdb_identity *id, const char *node,
+		    struct logdb_snapshot *snapshot, struct dr_error *err);
+/* force-quorum: written down for the next start, which carries it out. */
+int recover_force_write(const char *dir, uint64_t incarnation, struct dr_error *err);
+int recover_force_run(const char *dir, struct logdb *log, struct logdb_identity *id, const char *node,
+		      struct dr_error *err);
+
 /* For the next start: the log in this directory is not to be used, and why. Best effort. */
 void recover_distrust(const char *dir, const char *why);
 /* -DR_ENOSPC unless there is room for the log to go on for a while: a member without it would stop again at

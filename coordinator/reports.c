@@ -263,6 +263,26 @@ static void report_leaving(const struct reporter *r)
 	r->emit(r->data, &cmd);
 }
 
+/* SAFETY R18: the whole report at once, when it is complete. */
+static void report_audit(const struct reporter *r)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdNodeAudit body = DROVER__CMD_NODE_AUDIT__INIT;
+
+	if (!r->report->complete ||
+	    db_exists(r->db, "SELECT 1 FROM node WHERE name = ? AND audited <> 0", "s", r->node->name))
+		return;
+	body.node = node_name(r);
+	body.start_id = start_bytes(r);
+	body.vms = r->report->vms;
+	body.n_vms = r->report->n_vms;
+	body.moves = r->report->moves;
+	body.n_moves = r->report->n_moves;
+	cmd.body_case = DROVER__COMMAND__BODY_NODE_AUDIT;
+	cmd.node_audit = &body;
+	r->emit(r->data, &cmd);
+}
+
 void reports_commands(struct db *db, const char *node, const uint8_t start_id[16],
 		      const Drover__AgentReport *report, command_emit_fn emit, void *data)
 {
@@ -279,6 +299,10 @@ void reports_commands(struct db *db, const char *node, const uint8_t start_id[16
 		r.report = stripped;
 	}
 	report_facts(&r);
+	if (rows_audit(db)) {
+		report_audit(&r);
+		goto out;
+	}
 	for (size_t i = 0; i < r.report->n_vms; i++)
 		report_vm(&r, r.report->vms[i]);
 	report_missing(&r);
@@ -286,6 +310,7 @@ void reports_commands(struct db *db, const char *node, const uint8_t start_id[16
 		report_move(&r, r.report->moves[i]);
 	report_unknown_moves(&r);
 	report_leaving(&r);
+out:
 	if (stripped != NULL)
 		drover__agent_report__free_unpacked(stripped, NULL);
 }

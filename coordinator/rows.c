@@ -477,3 +477,24 @@ bool rows_has_coordinator(struct db *db, const char *node)
 {
 	return db_exists(db, "SELECT 1 FROM member WHERE node = ? AND removed = 0", "s", node);
 }
+
+bool rows_audit(struct db *db)
+{
+	return db_exists(db, "SELECT 1 FROM meta WHERE key = 'audit'", "");
+}
+
+void rows_unaudited(struct db *db, char *names, size_t size)
+{
+	struct db_rows rows;
+	size_t used = 0;
+
+	names[0] = '\0';
+	db_query(db, &rows, "SELECT name FROM node WHERE audited = 0 ORDER BY name", "");
+	while (db_next(&rows) && used + ROWS_NAME + 3 < size) {
+		char name[ROWS_NAME];
+
+		db_copy_text(&rows, 0, name, sizeof(name));
+		used += (size_t)snprintf(names + used, size - used, "%s%s", used > 0 ? ", " : "", name);
+	}
+	db_done(&rows);
+}

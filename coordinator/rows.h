@@ -146,6 +146,10 @@ void rows_move_get(struct db_rows *rows, struct move_row *out);
 void rows_attempt_get(struct db_rows *rows, struct attempt_row *out);
 void rows_drain_get(struct db_rows *rows, struct drain_row *out);
 
+/* Whether hosts are waited for before anything is done with VMs (apply_audit.c), and their names, with commas
+ * between them. */
+bool rows_audit(struct db *db);
+void rows_unaudited(struct db *db, char *names, size_t size);
 /* Whether a coordinator of that node is a member. */
 bool rows_has_coordinator(struct db *db, const char *node);
 /* One row by key; false: there is none. */

@@ -18,6 +18,7 @@
 #define ELECTION_MIN_MS	    1500
 #define IN_TOUCH_HEARTBEATS 8 /* of silence from the leader; above it reads are stale and orders wait */
 #define SOCKET_MODE	    0660
+#define ANEW_US		    100000
 #define STOP_US		    2000000 /* for the log writer and the hand-over, at a clean end */
 
 /* --- the state machine's callbacks ------------------------------------------------- */
@@ -326,7 +327,7 @@ static int start_over(struct server *s, struct dr_error *err)
 	if (ret == 0 || s->identity.standalone)
 		return dr_error_set(err, DR_ECORRUPT,
 				    "%s. No other member has a copy: move %s/log.* away and restore a backup "
-				    "(drover cluster init --restore FILE)",
+				    "(drover cluster restore FILE)",
 				    why.text, s->conf.data_dir);
 	log_error("%s. This log is put aside (%s/log.db.aside); the coordinator comes back as a new member",
 		  why.text, s->conf.data_dir);
@@ -357,7 +358,9 @@ static int open_log(struct server *s, struct dr_error *err)
 		return start_over(s, err);
 	if (s->log == NULL)
 		return -(int)err->code;
-	return logdb_identity_get(s->log, &s->identity, err);
+	if (logdb_identity_get(s->log, &s->identity, err) < 0)
+		return -(int)err->code;
+	return recover_force_run(s->conf.data_dir, s->log, &s->identity, s->conf.name, err);
 }
 
 /* --- life -------------------------------------------------------------------------- */
@@ -432,6 +435,21 @@ void server_fatal(struct server *s, enum dr_err code, const char *why)
 	s->restart = may_pass(code);
 	s->stopping = true;
 	qb_loop_stop(s->loop);
+}
+
+static void begin_anew(void *data)
+{
+	struct server *s = data;
+
+	s->restart = true;
+	s->stopping = true;
+	qb_loop_stop(s->loop);
+}
+
+void server_begin_anew(struct server *s)
+{
+	/* The answer to whoever asked for it goes out first. */
+	env_timer_start(s->env, ANEW_US, begin_anew, s);
 }
 
 void server_removed(struct server *s)
@@ -514,6 +532,7 @@ void server_free(struct server *s)
 	corosync_free(s->corosync);
 	logdb_close(s->log);
 	db_close(s->db);
+	backup_free(s);
 	figures_free(s->figures);
 	tls_psk_free(s->tls);
 	OPENSSL_cleanse(s->key, sizeof(s->key));

@@ -94,6 +94,7 @@ struct peer {
 	uint32_t nodeid;
 	uint64_t heard_us;
 	uint64_t index;
+	uint64_t last_index, last_term; /* of its log */
 	uint64_t digest_index;
 	uint8_t digest[32];
 	bool diverged;
@@ -134,7 +135,8 @@ struct server {
 	struct pending *pending;
 	struct peer peers[SERVER_PEERS_MAX];
 	struct own_digest digests[SERVER_DIGESTS];
-	struct join *join; /* a join that is under way */
+	struct join *join;     /* a join that is under way */
+	struct backup *backup; /* that is being read or written piece by piece */
 	struct fence_runner *fences;
 	struct fencing *fencing; /* hosts that this leader is fencing (fencing.h) */
 
@@ -162,6 +164,8 @@ void server_stop(struct server *s);
 /* The member can't go on: says why, also to the other members, and ends the loop with exit status 1.
  * s->restart says whether a new start may help: disk full, read-only, out of memory, ... */
 void server_fatal(struct server *s, enum dr_err code, const char *why);
+/* Ends the loop, soon; main.c begins anew from what is on the disk. */
+void server_begin_anew(struct server *s);
 /* The cluster has removed this member: it forgets its log (put aside) and waits for init or join again. */
 void server_removed(struct server *s);
 /* Its log can't be trusted: the next start, at once, puts it aside and comes back as a new member (R15). */
@@ -238,6 +242,18 @@ void leader_propose_fact(struct server *s, const Drover__Command *cmd);
  */
 int leader_request(struct server *s, const Drover__Request *request, const char *who,
 		   Drover__Response *answer);
+
+/* backup.c */
+/* Fills answer->backup with the piece at this offset; at 0 the backup is made anew. */
+int backup_piece(struct server *s, uint64_t offset, Drover__Response *answer, struct dr_error *err);
+/* A fresh coordinator takes the next piece; with the last one it becomes the restored cluster's only member.
+ */
+int backup_restore_piece(struct server *s, const Drover__ClusterInit *init, struct dr_error *err);
+void backup_free(struct server *s);
+
+/* force.c */
+/* 0: may be done (dry_run), or is written down: the daemon has to begin anew. */
+int force_quorum(struct server *s, const Drover__ForceQuorum *force, bool dry_run, struct dr_error *err);
 
 /* join.c */
 void join_init(struct server *s, const Drover__Request *request, struct conn *conn);

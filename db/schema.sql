@@ -83,7 +83,8 @@ CREATE TABLE node (
 	health_why TEXT NOT NULL,
 	memory_total INTEGER NOT NULL,
 	facts BLOB NOT NULL,            -- HostFacts
-	changed INTEGER NOT NULL        -- log index of the last change that its agent must hear of
+	changed INTEGER NOT NULL,       -- log index of the last change that its agent must hear of
+	audited INTEGER NOT NULL DEFAULT 0 -- in an audit: 0 waited for, 1 has reported, 2 fenced
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE network (

@@ -1,0 +1,268 @@
+/*
+ * Audit mode (SAFETY R18). State that came from a backup, or from a minority that goes on
+ * alone, may lack what was decided last: where a VM went, that a move was committed. So
+ * it starts no VM, lets none go on and fails none over until every host has said what it has
+ * (the highest generation wins) or is fenced. Only then are open attempts decided:
+ *
+ *   the VM has a newer generation        its commit was decided and is lost here: commit
+ *   the source gave its word, and the
+ *   destination can't say that it never
+ *   went on                              the copy there may have run and is dead: the source
+ *                                        must never go on with older memory; the VM is stopped
+ *   otherwise                            abort
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "coordinator/apply_private.h"
+#include "coordinator/msg.h"
+
+#define OPEN_ATTEMPTS_MAX 64
+
+/* What touches VMs. */
+static bool waits(const Drover__Command *cmd)
+{
+	static const Drover__Command__BodyCase kinds[] = {
+		DROVER__COMMAND__BODY_VM_ADD,	   DROVER__COMMAND__BODY_VM_SET,
+		DROVER__COMMAND__BODY_VM_REMOVE,   DROVER__COMMAND__BODY_VM_START,
+		DROVER__COMMAND__BODY_VM_STOP,	   DROVER__COMMAND__BODY_VM_FACT,
+		DROVER__COMMAND__BODY_MOVE_CREATE, DROVER__COMMAND__BODY_MOVE_ASSIGN,
+		DROVER__COMMAND__BODY_MOVE_FACT,   DROVER__COMMAND__BODY_MOVE_SWITCH,
+		DROVER__COMMAND__BODY_MOVE_COMMIT, DROVER__COMMAND__BODY_MOVE_ABORT,
+		DROVER__COMMAND__BODY_MOVE_FAIL,   DROVER__COMMAND__BODY_DRAIN_START,
+		DROVER__COMMAND__BODY_NODE_REMOVE,
+	};
+
+	for (size_t i = 0; i < DR_ARRAY_SIZE(kinds); i++)
+		if (cmd->body_case == kinds[i])
+			return true;
+	return false;
+}
+
+bool apply_audit_refuses(struct apply *a)
+{
+	char hosts[256];
+
+	if (!waits(a->cmd))
+		return false;
+	if (!rows_audit(a->db))
+		return false;
+	rows_unaudited(a->db, hosts, sizeof(hosts));
+	apply_refuse(
+		a, DR_EREFUSED,
+		"the state may be older than what runs: waiting for the word of %s (a host that is gone for "
+		"good: drover node fence NODE --confirmed)",
+		hosts[0] != '\0' ? hosts : "the last host");
+	return true;
+}
+
+void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
+{
+	if (c->incarnation <= rows_cluster_incarnation(a->db)) {
+		apply_refuse(a, DR_EREFUSED, "incarnation %llu is not newer",
+			     (unsigned long long)c->incarnation);
+		return;
+	}
+	db_exec(a->db, "UPDATE counter SET value = ? WHERE name = 'incarnation'", "u", c->incarnation);
+	db_exec(a->db,
+		"INSERT INTO meta (key, value) VALUES ('audit', ?) ON CONFLICT (key) DO UPDATE SET value = "
+		"excluded.value",
+		"s", c->why);
+	db_exec(a->db, "UPDATE member SET removed = 1 WHERE id <> ? AND removed = 0", "u", c->member);
+	db_exec(a->db,
+		"INSERT INTO member (id, node, corosync_id, removed) VALUES (?, ?, 0, 0) ON CONFLICT (id) DO "
+		"NOTHING",
+		"us", c->member, c->node);
+	/* Every host speaks anew; what was known of running VMs and open attempts counts for nothing. */
+	db_exec(a->db, "UPDATE node SET audited = 0, start_id = x'', coordinator = '', changed = ?", "u",
+		a->index);
+	db_exec(a->db, "UPDATE vm SET state = 0, changed = ? WHERE state NOT IN (1, 5, 6)", "u", a->index);
+	db_exec(a->db,
+		"UPDATE move_attempt SET src_phase = 0, dst_phase = 0, token_held = 0 WHERE decision = 0",
+		"");
+	apply_event(a, "cluster", (struct about){.node = c->node},
+		    "incarnation %llu of the cluster (%s): no VM is started or moved until every host has "
+		    "reported",
+		    (unsigned long long)c->incarnation, c->why);
+	a->out->changed = true;
+	a->out->touched_all = true;
+}
+
+/* ---------------------------------------------------------------- a host's word */
+
+static void audit_vm(struct apply *a, const char *node, const Drover__VmFact *f)
+{
+	struct vm_row vm;
+
+	if (!rows_vm(a->db, f->name, &vm)) {
+		apply_event(a, "vm", (struct about){.node = node},
+			    "%s has a VM '%.64s' that this state does not know: add it again if it is wanted",
+			    node, f->name);
+		return;
+	}
+	if (f->generation < vm.generation || (f->generation == vm.generation && strcmp(vm.owner, node) != 0))
+		return; /* a remnant; the present owner speaks for it */
+	if (strcmp(vm.owner, node) != 0)
+		apply_event(a, "vm", (struct about){.node = node, .vm = vm.name},
+			    "%s is on %s, not on %s as the state had it", vm.name, node, vm.owner);
+	db_exec(a->db,
+		"UPDATE vm SET owner = ?, generation = ?, state = ?, error = substr(?, 1, 500), changed = ? "
+		"WHERE "
+		"name = ?",
+		"suisus", node, f->generation, (int)f->state, f->error, a->index, vm.name);
+}
+
+static void audit_move(struct apply *a, const char *node, const Drover__MoveFact *f)
+{
+	struct attempt_row t;
+	bool src = f->role == DROVER__MOVE_ROLE__MOVE_SRC;
+
+	if (!rows_attempt(a->db, f->move, f->attempt, &t)) {
+		apply_event(a, "move", (struct about){.node = node},
+			    "%s takes part in a move of %.64s that this state does not know (%llu)", node,
+			    f->vm, (unsigned long long)f->move);
+		return;
+	}
+	if (t.decision != DROVER__MOVE_DECISION__DECISION_NONE || strcmp(src ? t.src : t.dst, node) != 0)
+		return;
+	db_exec(a->db,
+		src ? "UPDATE move_attempt SET src_phase = ? WHERE move = ? AND attempt = ?"
+		    : "UPDATE move_attempt SET dst_phase = ? WHERE move = ? AND attempt = ?",
+		"iuu", (int)f->phase, f->move, (uint64_t)f->attempt);
+}
+
+void apply_node_audit(struct apply *a, const Drover__CmdNodeAudit *c)
+{
+	struct node_row node;
+
+	if (!apply_need_node(a, c->node, &node))
+		return;
+	if (!rows_audit(a->db) || !node.session || !msg_same_bytes(&c->start_id, node.start_id, ROWS_ID)) {
+		apply_refuse(a, DR_EREFUSED, "not the word of the present agent of %s, or none is waited for",
+			     c->node);
+		return;
+	}
+	for (size_t i = 0; i < c->n_vms; i++)
+		audit_vm(a, c->node, c->vms[i]);
+	for (size_t i = 0; i < c->n_moves; i++)
+		audit_move(a, c->node, c->moves[i]);
+	db_exec(a->db, "UPDATE node SET audited = 1 WHERE name = ?", "s", c->node);
+	apply_event(a, "node", (struct about){.node = c->node}, "%s has reported all that it has", c->node);
+	a->out->changed = true;
+}
+
+void audit_fenced(struct apply *a, const char *node)
+{
+	db_exec(a->db, "UPDATE node SET audited = 2 WHERE name = ?", "s", node);
+}
+
+/* ---------------------------------------------------------------- the end */
+
+static bool may_have_run(const struct attempt_row *t)
+{
+	/* The destination denies it if it still waits for a decision, or gave up. */
+	bool denies = t->dst_phase >= DROVER__MOVE_PHASE__DST_ASSIGNED &&
+		      t->dst_phase <= DROVER__MOVE_PHASE__DST_COMPLETED;
+
+	return t->src_phase == DROVER__MOVE_PHASE__SRC_RELEASED && !denies &&
+	       t->dst_phase != DROVER__MOVE_PHASE__DST_ABORTING;
+}
+
+static void close_committed(struct apply *a, const struct attempt_row *t)
+{
+	db_exec(a->db, "UPDATE move_attempt SET decision = 1 WHERE move = ? AND attempt = ?", "uu", t->move,
+		(uint64_t)t->attempt);
+	move_change(a, t->move, "committed");
+	apply_touch(a, t->src);
+	apply_touch(a, t->dst);
+}
+
+static void decide(struct apply *a, const struct attempt_row *t)
+{
+	struct vm_row vm;
+
+	if (!rows_vm(a->db, t->vm, &vm))
+		return;
+	if (vm.generation > t->generation) {
+		close_committed(a, t);
+	} else if (may_have_run(t)) {
+		close_committed(a, t);
+		db_exec(a->db,
+			"UPDATE vm SET generation = generation + 1, state = 1, want = 0, error = ?, changed "
+			"= ? "
+			"WHERE name = ?",
+			"sus",
+			"its copy on the destination of a move may have run and is gone: start it anew",
+			a->index, t->vm);
+		apply_event(a, "vm", (struct about){.node = t->src, .vm = t->vm, .move = t->move},
+			    "%s is stopped: its copy on %s may have run and is gone", t->vm, t->dst);
+	} else {
+		attempt_abort(a, t, DROVER__CMD_MOVE_ABORT__OUTCOME__REQUEUE, DR_EFAILED,
+			      "the state is from a backup or a minority");
+	}
+	/* A side that does not know of the attempt has nothing left of it. */
+	db_exec(a->db,
+		"UPDATE move_attempt SET src_gone = max(src_gone, src_phase IN (0, 40)), dst_gone = "
+		"max(dst_gone, "
+		"dst_phase IN (0, 40)) WHERE move = ? AND attempt = ?",
+		"uu", t->move, (uint64_t)t->attempt);
+	attempt_settle(a, t->move, t->attempt);
+}
+
+static void decide_all(struct apply *a)
+{
+	struct attempt_row list[OPEN_ATTEMPTS_MAX];
+	struct db_rows rows;
+	unsigned n;
+
+	do {
+		n = 0;
+		db_query(a->db, &rows,
+			 "SELECT " ATTEMPT_COLUMNS
+			 " FROM move_attempt WHERE decision = 0 AND (src_gone = 0 OR "
+			 "dst_gone = 0) ORDER BY move, attempt LIMIT 64",
+			 "");
+		while (n < OPEN_ATTEMPTS_MAX && db_next(&rows))
+			rows_attempt_get(&rows, &list[n++]);
+		db_done(&rows);
+		for (unsigned i = 0; i < n; i++)
+			decide(a, &list[i]);
+	} while (n == OPEN_ATTEMPTS_MAX && db_failed(a->db, NULL) == 0);
+}
+
+static void bury_fenced(struct apply *a)
+{
+	char names[OPEN_ATTEMPTS_MAX][ROWS_NAME];
+	struct db_rows rows;
+	unsigned n = 0;
+
+	db_query(a->db, &rows, "SELECT name FROM node WHERE audited = 2 ORDER BY name LIMIT 64", "");
+	while (n < OPEN_ATTEMPTS_MAX && db_next(&rows))
+		db_copy_text(&rows, 0, names[n++], ROWS_NAME);
+	db_done(&rows);
+	for (unsigned i = 0; i < n; i++)
+		attempt_host_died(a, names[i], "it was fenced");
+}
+
+void apply_audit_end(struct apply *a)
+{
+	char hosts[256];
+
+	if (!rows_audit(a->db))
+		return;
+	rows_unaudited(a->db, hosts, sizeof(hosts));
+	if (hosts[0] != '\0') {
+		apply_refuse(a, DR_EREFUSED, "%s did not report yet", hosts);
+		return;
+	}
+	db_exec(a->db, "DELETE FROM meta WHERE key = 'audit'", "");
+	decide_all(a);
+	bury_fenced(a);
+	/* Nobody has it. Of a VM in a move its source speaks when it has heard what was decided. */
+	db_exec(a->db, "UPDATE vm SET state = 1, want = 0, changed = ? WHERE state = 0 AND move = 0", "u",
+		a->index);
+	apply_event(a, "cluster", (struct about){.node = ""}, "every host has reported: the cluster goes on");
+	a->out->changed = true;
+	a->out->touched_all = true;
+}

@@ -1,0 +1,216 @@
+/* State from a backup or a minority may lack what was decided last: hosts speak first (SAFETY R18). */
+#include "coordinator/orders.h"
+#include "tests/unit/core.h"
+
+#define MIB (1ull << 20)
+
+static int setup(void **state)
+{
+	struct core *c = calloc(1, sizeof(*c));
+
+	core_init(c);
+	core_node(c, "node1", 1);
+	core_node(c, "node2", 2);
+	core_node(c, "node3", 3);
+	core_vm_run(c, "vm1", 101, "node1", 1, 128 * MIB, 0);
+	*state = c;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct core *c = *state;
+
+	core_fini(c);
+	free(c);
+	return 0;
+}
+
+static uint32_t begin(struct core *c, uint64_t incarnation)
+{
+	CORE_BODY(cmd, body, INCARNATION_BEGIN, incarnation_begin, Drover__CmdIncarnation,
+		  drover__cmd_incarnation);
+	body.incarnation = incarnation;
+	body.why = (char *)"a test";
+	body.member = 9;
+	body.node = (char *)"node1";
+	return core_apply(c, &cmd);
+}
+
+static uint32_t audit_end(struct core *c)
+{
+	CORE_BODY(cmd, body, AUDIT_END, audit_end, Drover__Empty, drover__empty);
+	return core_apply(c, &cmd);
+}
+
+/* The agents have sessions anew. */
+static void sessions(struct core *c)
+{
+	static char *const names[] = {"node1", "node2", "node3"};
+
+	for (uint8_t i = 0; i < 3; i++) {
+		CORE_BODY(cmd, body, NODE_SESSION, node_session, Drover__CmdNodeSession,
+			  drover__cmd_node_session);
+		body.node = names[i];
+		body.boot_id = core_bytes((uint8_t)(i + 1));
+		body.start_id = core_bytes((uint8_t)(i + 1));
+		body.coordinator = (char *)"node1";
+		assert_int_equal(core_apply(c, &cmd), 0);
+	}
+}
+
+static uint32_t speak(struct core *c, const char *node, uint8_t id, const char *vm, uint64_t generation,
+		      Drover__VmState vm_state, uint64_t move, Drover__MoveRole role, Drover__MovePhase phase)
+{
+	Drover__VmFact fact = DROVER__VM_FACT__INIT;
+	Drover__VmFact *facts[] = {&fact};
+	Drover__MoveFact part = DROVER__MOVE_FACT__INIT;
+	Drover__MoveFact *parts[] = {&part};
+
+	CORE_BODY(cmd, body, NODE_AUDIT, node_audit, Drover__CmdNodeAudit, drover__cmd_node_audit);
+	body.node = (char *)(uintptr_t)node;
+	body.start_id = core_bytes(id);
+	body.vms = facts;
+	body.n_vms = vm != NULL ? 1 : 0;
+	fact.name = (char *)(uintptr_t)vm;
+	fact.generation = generation;
+	fact.state = vm_state;
+	body.moves = parts;
+	body.n_moves = move != 0 ? 1 : 0;
+	part.move = move;
+	part.attempt = 1;
+	part.vm = (char *)"vm1";
+	part.role = role;
+	part.phase = phase;
+	return core_apply(c, &cmd);
+}
+
+#define SILENT 0, DROVER__MOVE_ROLE__MOVE_SRC, DROVER__MOVE_PHASE__PHASE_NONE
+
+static uint64_t moving(struct core *c)
+{
+	uint64_t id;
+
+	assert_int_equal(core_move_create(c, "vm1", ""), 0);
+	id = c->last.object_id;
+	assert_int_equal(core_assign(c, id, "node2"), 0);
+	assert_int_equal(core_src(c, "node1", 1, id, 1, DROVER__MOVE_PHASE__SRC_COPYING), 0);
+	assert_int_equal(core_dst(c, "node2", 2, id, 1, DROVER__MOVE_PHASE__DST_LOADING), 0);
+	return id;
+}
+
+static void test_highest_generation_wins(void **state)
+{
+	struct core *c = *state;
+	uint64_t g = core_vm(c, "vm1").generation;
+	uint8_t start[16];
+
+	memset(start, 1, sizeof(start));
+	assert_int_equal(begin(c, 1), 6); /* not newer */
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_null(orders_build(c->db, "node1", 1, c->index, start));
+	assert_int_equal(core_move_create(c, "vm1", ""), 6);
+	assert_non_null(strstr(c->last.message, "node1, node2, node3"));
+	assert_int_equal(speak(c, "node2", 2, "vm1", g + 1, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
+	assert_int_equal(speak(c, "node1", 1, "vm1", g, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
+	assert_int_equal(speak(c, "node3", 9, NULL, 0, 0, SILENT), 6); /* another start of its agent */
+	assert_int_equal(audit_end(c), 6);
+	assert_int_equal(speak(c, "node3", 3, "other", 5, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_string_equal(core_vm(c, "vm1").owner, "node2");
+	assert_true(core_vm(c, "vm1").generation == g + 1);
+	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_RUNNING);
+	assert_int_equal(core_move_create(c, "vm1", ""), 0);
+}
+
+static void test_nobody_has_it(void **state)
+{
+	struct core *c = *state;
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
+}
+
+/* The commit was decided and is lost here; the destination runs it. */
+static void test_lost_commit(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+	uint64_t g = core_vm(c, "vm1").generation;
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	assert_int_equal(speak(c, "node2", 2, "vm1", g + 1, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_string_equal(core_vm(c, "vm1").owner, "node2");
+	assert_true(core_vm(c, "vm1").generation == g + 1);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
+}
+
+/* Both wait for a decision: the source goes on. */
+static void test_undecided(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_COMPLETED),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
+	assert_string_equal(core_vm(c, "vm1").owner, "node1");
+	assert_int_not_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
+}
+
+/* The source gave its word and the destination is dead: its copy may have run and written to the disk. */
+static void test_copy_may_have_run(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+	uint64_t g = core_vm(c, "vm1").generation;
+	CORE_BODY(fence, fenced, NODE_FENCED, node_fenced, Drover__CmdNodeFenced, drover__cmd_node_fenced);
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+	fenced.node = (char *)"node2";
+	fenced.proof = (char *)"operator";
+	assert_int_equal(core_apply(c, &fence), 0);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_NONE);
+	assert_int_equal(audit_end(c), 0);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
+	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
+	assert_true(core_vm(c, "vm1").generation == g + 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_highest_generation_wins, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_nobody_has_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lost_commit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undecided, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_copy_may_have_run, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
