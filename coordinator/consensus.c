@@ -23,6 +23,7 @@ struct consensus {
 	struct logwriter *writer;
 	struct raft_change change; /* one member change at a time */
 	bool changing;
+	uint64_t changed_timer;
 	struct raft_transfer transfer;
 	bool transferring;
 	bool started;
@@ -118,6 +119,7 @@ static int raft_error(struct consensus *c, int rv, struct dr_error *err, const c
 
 static struct consensus *free_parts(struct consensus *c)
 {
+	env_timer_stop(c->config.env, &c->changed_timer);
 	if (c->writer != NULL)
 		logwriter_free(c->writer);
 	else
@@ -466,6 +468,14 @@ unsigned consensus_members(const struct consensus *c, struct consensus_member *m
 	return conf->n < max ? conf->n : max;
 }
 
+static void changed_later(void *data)
+{
+	struct consensus *c = data;
+
+	c->changed_timer = 0;
+	c->config.ops->changed(c->config.data);
+}
+
 static void change_done(struct raft_change *req, int rv)
 {
 	struct consensus *c = req->data;
@@ -473,7 +483,10 @@ static void change_done(struct raft_change *req, int rv)
 	c->changing = false;
 	if (rv != 0)
 		log_warning("member change: %s", raft_strerror(rv));
-	c->config.ops->changed(c->config.data);
+	/* Not from here: libraft calls this also while it steps down, still a leader by its state and no
+	 * longer by its memory. */
+	if (c->changed_timer == 0)
+		c->changed_timer = env_timer_start(c->config.env, 0, changed_later, c);
 }
 
 static int change_begin(struct consensus *c, struct dr_error *err)
