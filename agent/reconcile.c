@@ -107,6 +107,8 @@ static void apply_vm(struct agent *a, const Drover__VmOrder *o)
 		vm_order_stop(a, o, true);
 		break;
 	case DROVER__VM_WANT__WANT_NOTHING:
+		vm_order_nothing(a, o);
+		break;
 	case _DROVER__VM_WANT_IS_INT_SIZE:
 		break;
 	}

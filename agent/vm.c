@@ -35,8 +35,8 @@ const struct fsm_state vm_table[VM_P_N] = {
 			 false},
 	/* A stop that was ordered before a move does not hold the move up: it may commit or lose its QEMU. */
 	[VM_P_STOPPING] = {"stopping",
-			   FSM_BIT(VM_P_RUNNING) | FSM_BIT(VM_P_KILLING) | FSM_BIT(VM_P_LEAVING) |
-				   FSM_BIT(VM_P_LOST) | FSM_BIT(VM_P_STOPPED),
+			   FSM_BIT(VM_P_RUNNING) | FSM_BIT(VM_P_PAUSED) | FSM_BIT(VM_P_KILLING) |
+				   FSM_BIT(VM_P_LEAVING) | FSM_BIT(VM_P_LOST) | FSM_BIT(VM_P_STOPPED),
 			   false},
 	[VM_P_KILLING] = {"killing", FSM_BIT(VM_P_LEAVING) | FSM_BIT(VM_P_LOST) | FSM_BIT(VM_P_STOPPED),
 			  false},

@@ -99,6 +99,8 @@ bool vm_has_process(const struct vm *vm);
 void vm_order_run(struct agent *a, const Drover__VmOrder *order);
 /* WANT_STOP and WANT_KILL; records the word where nothing runs. */
 void vm_order_stop(struct agent *a, const Drover__VmOrder *order, bool force);
+/* WANT_NOTHING: a stop that the guest has not obeyed is taken back. */
+void vm_order_nothing(struct agent *a, const Drover__VmOrder *order);
 /* The lease was renewed: VMs that wait for their first `cont` get it. */
 void vm_kick_all(struct agent *a);
 

@@ -377,3 +377,14 @@ void vm_order_stop(struct agent *a, const Drover__VmOrder *order, bool force)
 		break;
 	}
 }
+
+void vm_order_nothing(struct agent *a, const Drover__VmOrder *order)
+{
+	struct vm *vm = vm_find(a, order->name);
+
+	if (vm == NULL || vm->generation != order->generation || vm_phase_of(vm) != VM_P_STOPPING)
+		return;
+	env_timer_stop(a->env, &vm->timer);
+	vm->error[0] = '\0';
+	vm_change(vm, vm->run == MOVE_RUN_RUNNING ? VM_P_RUNNING : VM_P_PAUSED, "the stop was taken back");
+}

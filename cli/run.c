@@ -64,6 +64,10 @@ static bool waits(const struct cli_parsed *p, const Drover__Response *resp)
 		return false;
 	if (resp->changed)
 		return true;
+	/* Asked for before is not reached yet. */
+	if (strcmp(p->noun->name, "vm") == 0 &&
+	    (strcmp(p->verb->name, "start") == 0 || strcmp(p->verb->name, "stop") == 0))
+		return true;
 	if (resp->n_drains > 0)
 		return strcmp(state, "running") == 0 || strcmp(state, "paused") == 0;
 	return resp->n_moves + resp->n_vms > 0;

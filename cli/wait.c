@@ -181,7 +181,8 @@ static void line_print(struct wait *w, const Drover__Response *resp)
 		fprintf(out, "move %" PRIu64 ": ", resp->moves[0]->id);
 		move_words(out, resp->moves[0]);
 	} else if (w->what == WAIT_VM && resp->n_vms > 0) {
-		fprintf(out, "VM %s: %s", resp->vms[0]->name, resp->vms[0]->state);
+		fprintf(out, "VM %s: %s%s%s", resp->vms[0]->name, resp->vms[0]->state,
+			resp->vms[0]->error[0] != '\0' ? ": " : "", resp->vms[0]->error);
 	}
 	fputc('\n', out);
 	fflush(out);
@@ -225,7 +226,7 @@ static void terminal_size(FILE *out, unsigned *rows, unsigned *columns)
 	}
 }
 
-static unsigned head_print(struct wait *w, const Drover__Response *resp)
+static unsigned head_print(struct wait *w, const Drover__Response *resp, unsigned columns)
 {
 	FILE *out = w->cli->out;
 	char elapsed[UNITS_TEXT], eta[UNITS_TEXT];
@@ -241,7 +242,8 @@ static unsigned head_print(struct wait *w, const Drover__Response *resp)
 		return 1;
 	}
 	if (w->what == WAIT_VM && resp->n_vms > 0) {
-		fprintf(out, "VM %s: %s, %s\033[K\n", resp->vms[0]->name, resp->vms[0]->state, elapsed);
+		fprintf(out, "VM %s: %s, %s%s%.*s\033[K\n", resp->vms[0]->name, resp->vms[0]->state, elapsed,
+			resp->vms[0]->error[0] != '\0' ? ": " : "", (int)columns / 2, resp->vms[0]->error);
 		return 1;
 	}
 	return 0;
@@ -256,7 +258,7 @@ static void view_print(struct wait *w, const Drover__Response *resp)
 	terminal_size(out, &rows, &columns);
 	if (w->lines > 0)
 		fprintf(out, "\033[%uA", w->lines);
-	lines = head_print(w, resp);
+	lines = head_print(w, resp, columns);
 	for (int pass = 0; pass < 2; pass++) {
 		for (size_t i = 0; i < resp->n_moves && lines + 2 < rows && lines < VIEW_MOVES_MAX; i++) {
 			if (move_active(resp->moves[i]) == (pass == 1))

@@ -154,12 +154,30 @@ static bool start_allowed(struct apply *a, const Drover__CmdVmStart *c, const st
 	return true;
 }
 
+/* A guest that does not react to its power button: the request can be taken back. If it shut down meanwhile,
+ * it is off, and no new generation starts (SAFETY R12). */
+static void stop_no_more(struct apply *a, const struct vm_row *vm)
+{
+	db_exec(a->db, "UPDATE vm SET want = 0, error = '', changed = ? WHERE name = ?", "us", a->index,
+		vm->name);
+	apply_touch(a, vm->owner);
+	apply_event(a, "vm", (struct about){.vm = vm->name, .node = vm->owner},
+		    "%s is not asked to stop any more", vm->name);
+	apply_object(a, "vm", 0, vm->name);
+	a->out->changed = true;
+}
+
 void apply_vm_start(struct apply *a, const Drover__CmdVmStart *c)
 {
 	struct vm_row vm;
 
 	if (!apply_need_vm(a, c->vm, &vm))
 		return;
+	if (vm.want == DROVER__VM_WANT__WANT_STOP && strcmp(c->node, vm.owner) == 0 &&
+	    (vm.state == DROVER__VM_STATE__VM_RUNNING || vm.state == DROVER__VM_STATE__VM_PAUSED)) {
+		stop_no_more(a, &vm);
+		return;
+	}
 	if (vm.want == DROVER__VM_WANT__WANT_STOP || vm.want == DROVER__VM_WANT__WANT_KILL) {
 		apply_refuse(a, DR_EREFUSED, "%s is being stopped on %s: start it when it is off", c->vm,
 			     vm.owner);
@@ -233,6 +251,9 @@ static void fact_state(struct apply *a, const struct vm_row *vm, const Drover__V
 									: "is in an unknown state",
 			    vm->owner, f->error[0] != '\0' ? ": " : "", f->error,
 			    rows_vm_off(vm) && !off ? " (it had been reported stopped)" : "");
+	else if (f->error[0] != '\0' && strncmp(f->error, vm->error, sizeof(vm->error) - 1) != 0)
+		apply_event(a, "vm", (struct about){.vm = vm->name, .node = vm->owner}, "%s on %s: %.400s",
+			    vm->name, vm->owner, f->error);
 	a->out->changed = true;
 }
 

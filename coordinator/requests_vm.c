@@ -121,8 +121,10 @@ static void ask_start(struct ask *a, const Drover__VmVerb *verb, const struct vm
 	char to[ROWS_NAME];
 	char why[PLAN_WHY] = "";
 	bool placed = true;
+	bool stops = vm->want == DROVER__VM_WANT__WANT_STOP || vm->want == DROVER__VM_WANT__WANT_KILL;
 
-	if (vm->state == DROVER__VM_STATE__VM_RUNNING || vm->state == DROVER__VM_STATE__VM_STARTING) {
+	if (!stops &&
+	    (vm->state == DROVER__VM_STATE__VM_RUNNING || vm->state == DROVER__VM_STATE__VM_STARTING)) {
 		ask_unchanged(a, "%s is %s on %s already", vm->name, rows_vm_state(a->db, vm), vm->owner);
 		return;
 	}
@@ -135,6 +137,8 @@ static void ask_start(struct ask *a, const Drover__VmVerb *verb, const struct vm
 	}
 	if (verb->node[0] != '\0') {
 		snprintf(to, sizeof(to), "%s", verb->node);
+	} else if (stops) {
+		snprintf(to, sizeof(to), "%s", vm->owner); /* the stop is taken back */
 	} else if (rows_node(a->db, vm->owner, &node) && rows_node_works(&node) && !node.paused &&
 		   rows_memory_promised(a->db, vm->owner) + vm->memory <= node.memory_total) {
 		snprintf(to, sizeof(to), "%s", vm->owner);

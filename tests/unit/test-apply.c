@@ -311,6 +311,34 @@ static void test_new_boot(void **state)
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
 }
 
+static uint32_t vm_stop(struct core *c, const char *vm, bool force)
+{
+	CORE_BODY(cmd, body, VM_STOP, vm_stop, Drover__CmdVmStop, drover__cmd_vm_stop);
+	body.vm = (char *)(uintptr_t)vm;
+	body.force = force;
+	return core_apply(c, &cmd);
+}
+
+/* A start takes back a stop that the guest has not obeyed; the VM goes on as the same generation. */
+static void test_stop_taken_back(void **state)
+{
+	struct core *c = *state;
+	uint64_t generation = core_vm(c, "vm1").generation;
+
+	assert_int_equal(vm_stop(c, "vm1", false), 0);
+	assert_int_equal(core_vm(c, "vm1").want, DROVER__VM_WANT__WANT_STOP);
+	assert_int_equal(core_vm_start(c, "vm1", "node2"), 6);
+	assert_int_equal(core_vm_start(c, "vm1", "node1"), 0);
+	assert_true(c->last.changed);
+	assert_int_equal(core_vm(c, "vm1").want, DROVER__VM_WANT__WANT_NOTHING);
+	assert_true(core_vm(c, "vm1").generation == generation);
+	assert_int_equal(vm_stop(c, "vm1", true), 0);
+	assert_int_equal(core_vm_start(c, "vm1", "node1"), 6); /* a kill can't be taken back */
+	assert_int_equal(core_vm_fact(c, "node1", 1, "vm1", generation, DROVER__VM_STATE__VM_STOPPED), 0);
+	assert_int_equal(core_vm_start(c, "vm1", "node1"), 0);
+	assert_true(core_vm(c, "vm1").generation == generation + 1);
+}
+
 /* R12 */
 static void test_right_to_run(void **state)
 {
@@ -612,6 +640,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_fence_destination, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_new_boot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_right_to_run, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stop_taken_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_token, setup, teardown),

@@ -384,6 +384,35 @@ static void test_wait_vm(void **state)
 	fake_fini(&f);
 }
 
+static void answer_stop(struct fake *fake, const Drover__Request *request, Drover__Response *response)
+{
+	static Drover__VmRow vm, *vms[1] = {&vm};
+
+	(void)fake;
+	if (request->verb_case != DROVER__REQUEST__VERB_LIST)
+		return; /* asked for before: nothing changed, nothing reached */
+	drover__vm_row__init(&vm);
+	vm.name = word("v");
+	vm.state = word(++polls > 3 ? "stopped" : "running");
+	vm.error = word(polls > 3 ? "" : "does not react");
+	response->vms = vms;
+	response->n_vms = 1;
+}
+
+static void test_wait_stop_again(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	polls = 0;
+	fake_init(&f, answer_stop);
+	assert_int_equal(run(&f, "vm stop v --wait"), 0);
+	assert_int_equal(polls, 4);
+	assert_non_null(strstr(f.out_text, "running: does not react"));
+	assert_non_null(strstr(f.out_text, "VM v: stopped"));
+	fake_fini(&f);
+}
+
 static void answer_events(struct fake *fake, const Drover__Request *request, Drover__Response *response)
 {
 	static Drover__EventRow rows[3], *events[3] = {&rows[0], &rows[1], &rows[2]};
@@ -451,19 +480,13 @@ static void test_complete(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_same_id),
-		cmocka_unit_test(test_new_id),
-		cmocka_unit_test(test_deadline),
-		cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_refusal),
-		cmocka_unit_test(test_wait_drain),
-		cmocka_unit_test(test_wait_json),
-		cmocka_unit_test(test_wait_nothing),
-		cmocka_unit_test(test_wait_view),
-		cmocka_unit_test(test_wait_json_failed),
-		cmocka_unit_test(test_wait_move_refused),
-		cmocka_unit_test(test_wait_vm),
-		cmocka_unit_test(test_follow),
+		cmocka_unit_test(test_same_id),		  cmocka_unit_test(test_new_id),
+		cmocka_unit_test(test_deadline),	  cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_refusal),		  cmocka_unit_test(test_wait_drain),
+		cmocka_unit_test(test_wait_json),	  cmocka_unit_test(test_wait_nothing),
+		cmocka_unit_test(test_wait_view),	  cmocka_unit_test(test_wait_json_failed),
+		cmocka_unit_test(test_wait_move_refused), cmocka_unit_test(test_wait_vm),
+		cmocka_unit_test(test_wait_stop_again),	  cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_complete),
 	};
 
