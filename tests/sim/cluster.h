@@ -124,6 +124,8 @@ struct coord {
 	unsigned starts;
 	bool damaged; /* its log was; no member with a vote since */
 	uint64_t damaged_at;
+	bool old_copy;		 /* its log is one from a backup */
+	uint64_t stranger_since; /* up, and no member */
 };
 
 void coord_init(struct sim *sim, unsigned id);

@@ -168,9 +168,9 @@ int __wrap_logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struc
 {
 	struct coord *c = log_sim != NULL ? coord_running(log_sim) : NULL;
 
-	/* A log that was restored has forgotten its votes; it must not give others. */
-	if (c != NULL && ((term < c->term && !c->damaged) ||
-			  (term == c->term && c->vote != 0 && vote != c->vote && (vote != 0 || !c->damaged))))
+	/* A log that was restored has forgotten its terms and votes; it must not give others. */
+	if (c != NULL && ((term < c->term && !c->old_copy) ||
+			  (term == c->term && vote != 0 && c->vote != 0 && vote != c->vote)))
 		sim_broken(log_sim,
 			   "R15: %s votes for %llu in term %llu, and had voted for %llu in term %llu",
 			   c->name, (unsigned long long)vote, (unsigned long long)term,
@@ -252,6 +252,7 @@ static void ev_start(struct sim *sim, struct sim_event *ev)
 	if (c->server != NULL && c->server->identity.member != c->member) {
 		c->member = c->server->identity.member; /* as another one */
 		c->term = c->vote = 0;
+		c->old_copy = false;
 	}
 	if (c->server != NULL)
 		return;

@@ -465,6 +465,7 @@ static void old_begin(struct cluster *cl, struct fault *f)
 {
 	down_then(cl, target(cl, f));
 	disk_copy(&target(cl, f)->disk, &old_disks[f->coord]);
+	target(cl, f)->old_copy = true;
 	sim_trace(cl->sim, "%s gets an old copy of its disk", target(cl, f)->name);
 }
 

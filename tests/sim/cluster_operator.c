@@ -11,6 +11,8 @@
 #include "cluster.h"
 #include "coordinator/server.h"
 
+#define STRANGER (5 * SIM_S)
+
 enum rejoin { REJOIN_NOT, REJOIN_LOST, REJOIN_OUT, REJOIN_TOKEN, REJOIN_JOINING, REJOIN_JOINED };
 
 /* Role of a member id at the leader: -1 = no member. */
@@ -149,6 +151,30 @@ static void note_whole(struct cluster *cl, struct coord *leader)
 	}
 }
 
+/* One that is in no cluster any more, or whom the others do not let in: the operator joins it anew. */
+static void note_strangers(struct cluster *cl, struct coord *leader)
+{
+	for (unsigned i = 0; i < cl->n_coords; i++) {
+		struct coord *c = &cl->coords[i];
+		bool stranger =
+			coord_up(c) && c->rejoin == REJOIN_NOT && cl->running &&
+			(c->server->consensus == NULL || role_of(leader, c->server->identity.member) < 0);
+
+		if (!stranger)
+			c->stranger_since = 0;
+		else if (c->stranger_since == 0)
+			c->stranger_since = cl->sim->now;
+		if (!stranger || cl->sim->now - c->stranger_since < STRANGER)
+			continue;
+		sim_trace(cl->sim, "operator: %s is no member: it must join", c->name);
+		if (c->server->consensus != NULL) {
+			c->keep_down = true;
+			coord_kill(c);
+		}
+		operator_rejoin(c, false);
+	}
+}
+
 void operator_work(struct cluster *cl)
 {
 	struct coord *leader = cluster_leader(cl);
@@ -166,6 +192,7 @@ void operator_work(struct cluster *cl)
 	if (leader == NULL)
 		return;
 	note_whole(cl, leader);
+	note_strangers(cl, leader);
 	/* One at a time. */
 	for (unsigned i = 0; i < cl->n_coords; i++)
 		if (cl->coords[i].rejoin != REJOIN_NOT) {

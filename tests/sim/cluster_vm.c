@@ -140,6 +140,7 @@ static void order_stop(struct sim_agent *agent, int vm, const Drover__VmOrder *o
 	if (is_final(row) || (row->stopping && !force))
 		return;
 	row->stopping = true;
+	sim->cluster->vm_killed[vm] = true; /* its agent may miss its end, and will call it a failure */
 	q = sim_qemu_by_pid(sim, row->pid);
 	if (q != NULL && q->proc.alive)
 		sim_post(sim,
