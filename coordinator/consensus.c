@@ -28,6 +28,7 @@ struct consensus {
 	bool transferring;
 	bool started;
 	bool closed;
+	bool held;
 	uint64_t heard_us;	/* when the leader sent what is applied here by now */
 	uint64_t next_heard_us; /* when it named next_heard_index as committed; 0: nothing is waited for */
 	uint64_t next_heard_index;
@@ -382,10 +383,20 @@ enum consensus_role consensus_role(const struct consensus *c)
 	}
 }
 
+bool consensus_own_term(const struct consensus *c)
+{
+	return c->own_term_applied == c->raft.current_term;
+}
+
 bool consensus_leads(const struct consensus *c)
 {
 	return consensus_role(c) == CONSENSUS_LEADER && c->config.transport->quorate(c->config.transport) &&
-	       c->own_term_applied == c->raft.current_term;
+	       c->own_term_applied == c->raft.current_term && !c->held;
+}
+
+void consensus_hold(struct consensus *c, bool hold)
+{
+	c->held = hold;
 }
 
 /* libraft wants an address of its own for each member, also for two of one node while the one replaces the

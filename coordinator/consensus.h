@@ -76,8 +76,13 @@ int consensus_propose(struct consensus *c, const uint8_t *bytes, size_t size,
 int consensus_barrier(struct consensus *c, void (*done)(void *data, int status), void *data);
 
 enum consensus_role consensus_role(const struct consensus *c);
+/* Whether an entry that this member proposed in its present term is applied. */
+bool consensus_own_term(const struct consensus *c);
 /* Leads, is quorate and has applied an entry of its own term: may decide and answer. */
 bool consensus_leads(const struct consensus *c);
+/* While it is held back this member does not count as leading, though it may propose: its state is not yet
+ * that of the incarnation which its log belongs to (SAFETY R18). */
+void consensus_hold(struct consensus *c, bool hold);
 /* 0 when nobody is known to lead. *node is borrowed until the loop runs again. */
 uint64_t consensus_leader(struct consensus *c, const char **node);
 uint64_t consensus_term(const struct consensus *c);

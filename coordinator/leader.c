@@ -107,6 +107,29 @@ static void leader_begin(struct server *s, uint64_t term)
 		server_fatal(s, DR_ENOMEM, "no memory to lead");
 }
 
+/* A new incarnation begins with an audit. Until its first command is applied nobody decides anything, since
+ * the rows are still those of the old one (SAFETY R18). */
+static void incarnation_check(struct server *s)
+{
+	Drover__Command cmd = DROVER__COMMAND__INIT;
+	Drover__CmdIncarnation begin = DROVER__CMD_INCARNATION__INIT;
+	uint64_t now = rows_cluster_incarnation(s->db);
+	bool behind = now < s->identity.incarnation && (now != 0 || s->identity.incarnation > 1);
+
+	consensus_hold(s->consensus, behind);
+	if (!behind || now == 0 || consensus_role(s->consensus) != CONSENSUS_LEADER || s->barrier_pending ||
+	    env_now_us(s->env) < s->next_begin_us)
+		return;
+	s->next_begin_us = env_now_us(s->env) + SECOND_US;
+	begin.incarnation = s->identity.incarnation;
+	begin.why = (char *)(uintptr_t) "after a restore or force-quorum";
+	begin.member = s->identity.member;
+	begin.node = s->conf.name;
+	cmd.body_case = DROVER__COMMAND__BODY_INCARNATION_BEGIN;
+	cmd.incarnation_begin = &begin;
+	decide(s, &cmd);
+}
+
 void leader_changed(struct server *s)
 {
 	uint64_t term;
@@ -114,6 +137,7 @@ void leader_changed(struct server *s)
 	if (s->consensus == NULL || s->stopping)
 		return;
 	term = consensus_term(s->consensus);
+	incarnation_check(s);
 	if (consensus_leads(s->consensus)) {
 		if (s->leading_term != 0 && s->leading_term != term)
 			leader_end(s);
@@ -124,7 +148,8 @@ void leader_changed(struct server *s)
 	}
 	leader_end(s);
 	/* Elected, but nothing of the own term is committed yet (SAFETY R14). */
-	if (consensus_role(s->consensus) == CONSENSUS_LEADER && !s->barrier_pending)
+	if (consensus_role(s->consensus) == CONSENSUS_LEADER && !s->barrier_pending &&
+	    !consensus_own_term(s->consensus))
 		s->barrier_pending = consensus_barrier(s->consensus, own_term_committed, s) == 0;
 }
 
@@ -277,31 +302,21 @@ static uint64_t older_than(uint64_t applied, uint64_t keep)
 	return applied > keep ? applied - keep : 0;
 }
 
-/* A new incarnation begins with an audit, and the audit ends when the last host has spoken (SAFETY R18). */
-static void incarnation_tick(struct server *s)
+/* The audit ends when the last host has spoken (SAFETY R18). */
+static void audit_tick(struct server *s)
 {
 	Drover__Command cmd = DROVER__COMMAND__INIT;
-	Drover__CmdIncarnation begin = DROVER__CMD_INCARNATION__INIT;
 	Drover__Empty empty = DROVER__EMPTY__INIT;
-	uint64_t now = rows_cluster_incarnation(s->db);
 	char hosts[256];
 
-	if (now != 0 && now < s->identity.incarnation) {
-		begin.incarnation = s->identity.incarnation;
-		begin.why = (char *)(uintptr_t) "restored or forced";
-		begin.member = s->identity.member;
-		begin.node = s->conf.name;
-		cmd.body_case = DROVER__COMMAND__BODY_INCARNATION_BEGIN;
-		cmd.incarnation_begin = &begin;
-		decide(s, &cmd);
-	} else if (rows_audit(s->db)) {
-		rows_unaudited(s->db, hosts, sizeof(hosts));
-		if (hosts[0] != '\0')
-			return;
-		cmd.body_case = DROVER__COMMAND__BODY_AUDIT_END;
-		cmd.audit_end = &empty;
-		decide(s, &cmd);
-	}
+	if (!rows_audit(s->db))
+		return;
+	rows_unaudited(s->db, hosts, sizeof(hosts));
+	if (hosts[0] != '\0')
+		return;
+	cmd.body_case = DROVER__COMMAND__BODY_AUDIT_END;
+	cmd.audit_end = &empty;
+	decide(s, &cmd);
 }
 
 /* Keeps the tables that grow with time bounded; counted in log entries, at least one of which comes a second.
@@ -353,7 +368,7 @@ void leader_tick(struct server *s)
 		lease_health(s->lease, s->db, decide, s);
 		promote_members(s);
 		end_lost_sessions(s);
-		incarnation_tick(s);
+		audit_tick(s);
 		fencing_tick(s);
 		trim(s);
 	}

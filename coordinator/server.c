@@ -224,6 +224,37 @@ static bool alone_quorate(struct transport *t)
 	return true;
 }
 
+static void ring_send(struct transport *t, const uint8_t *bytes, size_t size)
+{
+	struct server *s = t->impl;
+	struct transport *ring = corosync_transport(s->corosync);
+
+	ring->send(ring, bytes, size);
+}
+
+/* The only voter is its own majority, whatever corosync's votes say: after force-quorum, or with one member
+ * left. Safety never depends on corosync (DESIGN §3). */
+static bool only_voter(struct server *s)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = s->consensus != NULL ? consensus_members(s->consensus, members, SERVER_PEERS_MAX) : 0;
+	unsigned voters = 0;
+	bool self = false;
+
+	for (unsigned i = 0; i < n; i++) {
+		voters += members[i].role == MEMBER_VOTER;
+		self = self || (members[i].role == MEMBER_VOTER && members[i].id == s->identity.member);
+	}
+	return self && voters == 1;
+}
+
+static bool ring_quorate(struct transport *t)
+{
+	struct server *s = t->impl;
+
+	return corosync_quorate(s->corosync) || only_voter(s);
+}
+
 static const struct corosync_ops corosync_ops = {
 	.receive = peers_receive, .member = peers_member, .quorum = peers_quorum};
 
@@ -237,7 +268,8 @@ static int start_transport(struct server *s, struct dr_error *err)
 	s->corosync = corosync_new(s->loop, s->env, GROUP_NAME, &corosync_ops, s, err);
 	if (s->corosync == NULL)
 		return -DR_ENOMEM;
-	s->transport = corosync_transport(s->corosync);
+	s->ring = (struct transport){.impl = s, .send = ring_send, .quorate = ring_quorate};
+	s->transport = &s->ring;
 	return 0;
 }
 
@@ -301,6 +333,7 @@ int server_start_consensus(struct server *s, bool bootstrap, struct dr_error *er
 	if (s->consensus == NULL)
 		return -(int)err->code;
 	consensus_mute(s->consensus, true);
+	consensus_hold(s->consensus, true);
 	if (bootstrap && (ret = consensus_bootstrap(s->consensus, err)) < 0)
 		return ret;
 	ret = consensus_start(s->consensus, err);

@@ -120,10 +120,11 @@ struct server {
 	struct vouch vouch;
 	uint64_t next_vouch_us;
 	uint64_t next_join_us;
+	uint64_t next_begin_us;
 	unsigned not_named;	   /* times in a row that the leader did not name this member */
 	char error[160];	   /* why it stops, for the others */
 	struct corosync *corosync; /* NULL: standalone */
-	struct transport alone;
+	struct transport alone, ring;
 	struct transport *transport;
 	struct consensus *consensus; /* NULL: not a member yet */
 	struct db *db;
