@@ -6,6 +6,7 @@ AM_CPPFLAGS = \
 	-D_GNU_SOURCE \
 	-DDROVER_SYSCONFDIR=\"$(sysconfdir)/drover\" \
 	-DDROVER_LIBEXECDIR=\"$(libexecdir)\" \
+	$(DR_CPPFLAGS) \
 	$(NULL)
 AM_CFLAGS = \
 	-std=gnu17 \

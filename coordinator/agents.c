@@ -14,6 +14,7 @@
 #include "coordinator/orders.h"
 #include "coordinator/reports.h"
 #include "coordinator/rows.h"
+#include "coordinator/rows.h"
 #include "coordinator/server.h"
 
 static uint64_t hash_bytes(const uint8_t *bytes, size_t size)
@@ -68,6 +69,10 @@ static void session_command(const struct agent *a, const char *coordinator, Drov
 	session->start_id.data = (uint8_t *)(uintptr_t)a->start_id;
 	session->start_id.len = sizeof(a->start_id);
 	session->coordinator = (char *)(uintptr_t)coordinator;
+	if (a->saw && coordinator[0] != '\0' && rows_cluster_version(a->server->db) >= APPLY_V_SAW_BOOT) {
+		session->saw_boot.data = (uint8_t *)(uintptr_t)a->saw_boot;
+		session->saw_boot.len = sizeof(a->saw_boot);
+	}
 	cmd->body_case = DROVER__COMMAND__BODY_NODE_SESSION;
 	cmd->node_session = session;
 }
@@ -78,6 +83,8 @@ static void check_report(struct agent *a)
 	struct server *s = a->server;
 
 	a->next_check_us = env_now_us(s->env) + SERVER_RESEND_US;
+	if (!a->answered)
+		return; /* its hello may have lain here since an earlier boot of that host */
 	if (lookup_session(s->db, a->node, a->start_id, s->conf.name)) {
 		a->claimed = true;
 	} else {
@@ -240,6 +247,7 @@ static void progress_in(struct agent *a, const Drover__Progress *progress)
 void agents_on_message(struct agent *a, const Drover__Msg *msg)
 {
 	a->heard_us = env_now_us(a->server->env);
+	a->answered = true;
 	switch (msg->body_case) {
 	case DROVER__MSG__BODY_AGENT_REPORT:
 		report_in(a, msg->agent_report);
@@ -335,9 +343,9 @@ void agents_hello(struct server *s, struct client *client, const Drover__Hello *
 	a->next = s->agents;
 	s->agents = a;
 	client->agent = a;
+	a->saw = lookup_boot(s->db, a->node, a->saw_boot);
 	welcome(s, a->conn, 0, "");
 	log_notice("node %s: agent connected from %s", a->node, conn_peer_name(a->conn));
-	check_report(a);
 }
 
 bool agents_connected(struct server *s, const char *node, const uint8_t start_id[16])

@@ -185,6 +185,8 @@ static bool dispatch(struct apply *a)
 		return apply_member(a, c->member), true;
 	case DROVER__COMMAND__BODY_TOKEN:
 		return apply_token(a, c->token), true;
+	case DROVER__COMMAND__BODY_CLUSTER_VERSION:
+		return apply_cluster_version(a, c->cluster_version), true;
 	case DROVER__COMMAND__BODY_EVENT:
 		apply_event(a, c->event->kind,
 			    (struct about){c->event->node, c->event->vm, c->event->move, c->event->drain},
@@ -304,7 +306,8 @@ int apply_command(struct db *db, uint64_t index, const Drover__Command *cmd, str
 	struct apply a = {.db = db, .index = index, .utc_us = cmd->utc_us, .cmd = cmd, .out = out};
 
 	memset(out, 0, sizeof(*out));
-	if (cmd->version == 0 || cmd->version > APPLY_VERSION || !msg_known(cmd))
+	if (cmd->version == 0 || cmd->version > APPLY_VERSION || apply_needs(cmd) > APPLY_VERSION ||
+	    !msg_known(cmd))
 		return dr_error_set(
 			err, DR_EBUG,
 			"log entry %llu needs a newer version of Drover (%u): upgrade this coordinator",

@@ -13,7 +13,19 @@
 #include "db/db.h"
 #include "proto/drover.pb-c.h"
 
-#define APPLY_VERSION	  1  /* goes into Command.version */
+/*
+ * The newest cluster version that this program knows; it knows the one before, too. The rows say at which
+ * version the cluster is: apply follows that, not the program (SAFETY R20). 1  the first 2
+ * CmdNodeSession.saw_boot is compared; CmdClusterVersion
+ */
+#ifdef DROVER_COMPAT_TEST /* configure --enable-compat-test: the program before this one */
+#define APPLY_VERSION 1
+#else
+#define APPLY_VERSION 2
+#endif
+#define APPLY_VERSION_FIRST 1
+#define APPLY_V_SAW_BOOT    2
+
 #define APPLY_TOUCHED_MAX 64 /* more nodes than this: touched_all */
 #define APPLY_MESSAGE	  1024
 
@@ -38,6 +50,10 @@ struct apply_result {
  */
 int apply_command(struct db *db, uint64_t index, const Drover__Command *cmd, struct apply_result *out,
 		  struct dr_error *err);
+
+/* The cluster version that a command needs: goes into Command.version. It may not be proposed to a cluster
+ * below it. */
+unsigned apply_needs(const Drover__Command *cmd);
 
 /* Index of the last command in the state; 0 in an empty one. */
 uint64_t apply_index(struct db *db);

@@ -89,6 +89,14 @@ void apply_node_session(struct apply *a, const Drover__CmdNodeSession *c)
 			     node.coordinator);
 		return;
 	}
+	/* A session of an earlier boot that is committed late would pass for a newer boot: the proposer names
+	 * the boot that the row had when that agent last answered, and it must be the row's still. */
+	if (rows_cluster_version(a->db) >= APPLY_V_SAW_BOOT && node.has_boot &&
+	    !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID) &&
+	    !msg_same_bytes(&c->saw_boot, node.boot_id, ROWS_ID)) {
+		apply_refuse(a, DR_EREFUSED, "%s has booted again since that session began", c->node);
+		return;
+	}
 	/* SAFETY R9: a new boot proves that nothing of the last one runs. */
 	if (node.has_boot && !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID)) {
 		if (rows_audit(a->db)) /* which VMs are its own is not known yet */

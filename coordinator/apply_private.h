@@ -113,6 +113,7 @@ void apply_init(struct apply *a, const Drover__CmdInit *c);
 void apply_setting(struct apply *a, const Drover__CmdSetting *c);
 void apply_trim(struct apply *a, const Drover__CmdTrim *c);
 void apply_member(struct apply *a, const Drover__CmdMember *c);
+void apply_cluster_version(struct apply *a, const Drover__CmdClusterVersion *c);
 void apply_token(struct apply *a, const Drover__CmdToken *c);
 
 #endif

@@ -16,6 +16,7 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "coordinator/lookup.h"
+#include "coordinator/rows.h"
 #include "coordinator/server.h"
 
 #define JOIN_DEADLINE_US 30000000
@@ -159,6 +160,7 @@ static void member_on_open(struct conn *conn, void *data)
 	join.member = j->id;
 	join.token = j->token;
 	join.corosync_id = j->server->corosync != NULL ? corosync_nodeid(j->server->corosync) : 0;
+	join.version = APPLY_VERSION;
 	request.id.data = j->request_id;
 	request.id.len = SERVER_REQUEST_ID;
 	request.timeout_ms = SERVER_TIMEOUT_MS;
@@ -403,6 +405,11 @@ int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Re
 		ret = dr_error_set(
 			&err, DR_EAUTH,
 			"the token is wrong or was used: make a new one with drover cluster token");
+	if (ret == 0 && (join->version != 0 ? join->version : 1) < rows_cluster_version(s->db))
+		ret = dr_error_set(
+			&err, DR_EREFUSED,
+			"the cluster is at version %u, the coordinator of %s is older: upgrade it first",
+			rows_cluster_version(s->db), join->node);
 	if (ret == 0)
 		ret = add_member(s, join->member, join->node, &err);
 	if (ret == -DR_EAGAIN)

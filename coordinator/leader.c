@@ -37,7 +37,13 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 		log_warning("%s from a newer coordinator is not proposed", apply_command_name(cmd));
 		return -DR_EPROTO;
 	}
-	stamped.version = APPLY_VERSION;
+	stamped.version = apply_needs(cmd);
+	if (stamped.version > rows_cluster_version(s->db) &&
+	    cmd->body_case != DROVER__COMMAND__BODY_CLUSTER_VERSION) {
+		log_warning("%s is not proposed: it needs cluster version %u", apply_command_name(cmd),
+			    stamped.version);
+		return -DR_EPROTO;
+	}
 	stamped.utc_us = env_utc_us(s->env);
 	stamped.term = consensus_term(s->consensus);
 	size = drover__command__get_packed_size(&stamped);
@@ -371,6 +377,7 @@ void leader_tick(struct server *s)
 		audit_tick(s);
 		fencing_tick(s);
 		trim(s);
+		upgrade_tick(s);
 	}
 	leader_decide(s);
 }

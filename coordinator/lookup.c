@@ -65,3 +65,21 @@ bool lookup_member_removed(struct db *db, uint64_t member)
 {
 	return db_exists(db, "SELECT 1 FROM member WHERE id = ? AND removed = 1", "u", member);
 }
+
+bool lookup_boot(struct db *db, const char *node, uint8_t boot_id[16])
+{
+	struct db_rows rows;
+	bool found = false;
+
+	db_query(db, &rows, "SELECT boot_id FROM node WHERE name = ?", "s", node);
+	if (db_next(&rows)) {
+		size_t size;
+		const void *bytes = db_blob(&rows, 0, &size);
+
+		found = size == 16;
+		if (found)
+			memcpy(boot_id, bytes, 16);
+	}
+	db_done(&rows);
+	return found;
+}

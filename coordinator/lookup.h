@@ -14,6 +14,8 @@
 bool lookup_cluster(struct db *db, char name[LOOKUP_NAME]);
 /* Whether the rows say that this start of the node's agent has its session at that coordinator. */
 bool lookup_session(struct db *db, const char *node, const uint8_t start_id[16], const char *coordinator);
+/* The boot id in the node's row; false: there is none. */
+bool lookup_boot(struct db *db, const char *node, uint8_t boot_id[16]);
 /* Whether that member is at the corosync node with this id, as far as is known; 0: nothing is known of it. */
 bool lookup_member_at(struct db *db, uint64_t member, uint32_t nodeid);
 /* Whether an operator removed that member, or another took its place. */

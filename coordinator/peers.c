@@ -158,6 +158,7 @@ static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t f
 	p->digest_index = st->index;
 	snprintf(p->node, sizeof(p->node), "%s", st->node);
 	snprintf(p->error, sizeof(p->error), "%s", st->error);
+	p->version_max = st->version_max != 0 ? st->version_max : APPLY_VERSION_FIRST;
 	if (st->digest.len == sizeof(p->digest))
 		memcpy(p->digest, st->digest.data, sizeof(p->digest));
 	vouch_in(s, st, from);
@@ -335,6 +336,8 @@ void peers_status(struct server *s)
 	st.term = consensus_term(s->consensus);
 	st.leader = consensus_leads(s->consensus);
 	st.quorate = s->transport->quorate(s->transport);
+	st.version_min = APPLY_VERSION_FIRST;
+	st.version_max = APPLY_VERSION;
 	msg.body_case = DROVER__PEER_MSG__BODY_STATUS;
 	msg.status = &st;
 	peers_send(s, &msg);

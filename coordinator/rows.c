@@ -308,6 +308,13 @@ uint64_t rows_cluster_incarnation(struct db *db)
 	return db_get_u64(db, "SELECT value FROM counter WHERE name = 'incarnation'", "");
 }
 
+unsigned rows_cluster_version(struct db *db)
+{
+	uint64_t version = db_get_u64(db, "SELECT value FROM counter WHERE name = 'version'", "");
+
+	return version != 0 ? (unsigned)version : 1;
+}
+
 bool rows_limit_own(struct db *db, const char *scope, const char *name, const char *key)
 {
 	return db_exists(db, "SELECT 1 FROM setting WHERE scope = ? AND name = ? AND key = ?", "sss", scope,

@@ -175,6 +175,8 @@ char *rows_meta(struct db *db, const char *key, char *buf, size_t size);
 /* 16 bytes; false before init. */
 bool rows_cluster_uuid(struct db *db, uint8_t uuid[ROWS_ID]);
 uint64_t rows_cluster_incarnation(struct db *db);
+/* SAFETY R20: what apply follows. */
+unsigned rows_cluster_version(struct db *db);
 
 /* Limits (INTERFACE §2): a node's or network's own, else the cluster's, else the default. key: the field's
  * name in LimitSet. scope: "cluster", "node" or "network". */

@@ -107,6 +107,8 @@ static int on_restore(void *data, const uint8_t *bytes, size_t size)
 		log_error("snapshot: %s", err.text);
 		return ret;
 	}
+	if (!upgrade_check(s))
+		return -DR_EREFUSED;
 	log_notice("state restored from a snapshot of %zu bytes", size);
 	for (struct agent *a = s->agents; a != NULL; a = a->next)
 		a->dirty = true;

@@ -82,6 +82,9 @@ struct agent {
 	uint8_t start_id[16];
 	Drover__AgentReport *report; /* the newest */
 	bool dirty;		     /* orders must be sent */
+	uint8_t saw_boot[16];	     /* the row's boot id when Welcome was sent */
+	bool saw;		     /* there was one */
+	bool answered;		     /* it spoke after Welcome: it lived then (apply_node_session) */
 	bool claimed;		     /* the rows named this session once; if they no longer do, it is over */
 	uint64_t heard_us;
 	uint64_t next_check_us;
@@ -98,6 +101,7 @@ struct peer {
 	uint64_t digest_index;
 	uint8_t digest[32];
 	bool diverged;
+	unsigned version_max; /* newest cluster version that it knows; 0: not heard yet */
 	char error[160];
 };
 
@@ -149,6 +153,7 @@ struct server {
 	uint64_t next_second_us; /* when the once-a-second work is due */
 	uint64_t leading_since_us;
 	uint64_t trimmed_index;
+	uint64_t version_waits; /* member that a newer cluster version waits for, to say it once */
 
 	uint64_t tick_timer;
 	uint64_t work_timer; /* zero delay: work after a batch of applies */
@@ -269,5 +274,12 @@ void join_again_in(struct server *s, uint64_t from, uint32_t nodeid, const Drove
 /* Leader: another coordinator asks to become a member. Fills the empty *answer, or -DR_EAGAIN: ask again
  * later. */
 int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Response *answer);
+
+/* upgrade.c */
+/* Leader, once a second: raises the cluster version when every member knows the next one (SAFETY R20). */
+void upgrade_tick(struct server *s);
+/* The state came from a snapshot: false (and the member stops) when it is of a newer version than this
+ * program. */
+bool upgrade_check(struct server *s);
 
 #endif

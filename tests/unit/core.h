@@ -31,6 +31,9 @@ static inline ProtobufCBinaryData core_bytes(uint8_t n)
 	return (ProtobufCBinaryData){.len = 16, .data = core_id[n]};
 }
 
+/* Told of every command that was applied (tests/compat keeps them). */
+static void (*core_hook)(uint64_t index, const Drover__Command *cmd);
+
 /* Applies; the result's exit. The digest must stay right with every command. */
 static inline uint32_t core_apply(struct core *c, Drover__Command *cmd)
 {
@@ -46,6 +49,8 @@ static inline uint32_t core_apply(struct core *c, Drover__Command *cmd)
 	db_digest(c->db, kept);
 	assert_int_equal(db_digest_full(c->db, full), 0);
 	assert_memory_equal(kept, full, DB_DIGEST_SIZE);
+	if (core_hook != NULL)
+		core_hook(c->index, cmd);
 	return c->last.exit;
 }
 
