@@ -311,6 +311,15 @@ void amove_events_free(Drover__MoveFact *fact)
 	fact->n_events = 0;
 }
 
+bool amove_may_switch(const struct agent *a)
+{
+	for (const struct amove *am = a->moves; am != NULL; am = am->next)
+		if (move_phase(am->m) >= DROVER__MOVE_PHASE__SRC_COPYING &&
+		    move_phase(am->m) < DROVER__MOVE_PHASE__SRC_RELEASED)
+			return true;
+	return false;
+}
+
 bool amove_active(const struct agent *a)
 {
 	for (const struct amove *am = a->moves; am != NULL; am = am->next)

@@ -4,6 +4,7 @@
 
 #include "agent/move_real.h"
 #include "agent/relays.h"
+#include "agent/storage.h"
 #include "agent/vm.h"
 
 #define AMOVE_QMP_US	 10000000u /* the machines have their own, shorter deadlines */
@@ -38,10 +39,9 @@ struct amove {
 	struct asked *asked; /* QMP commands without an answer */
 	uint64_t last_seq;
 	uint64_t release_timer;
-	bool named;		    /* by the newest orders */
-	bool started;		    /* MOVE_EV_START was sent */
-	Drover__DiskProof **proofs; /* of the last nonces_write */
-	size_t n_proofs;
+	bool named;		 /* by the newest orders */
+	bool started;		 /* MOVE_EV_START was sent */
+	struct storage_job *job; /* NULL: none is at work */
 	char *events[AMOVE_EVENTS_MAX];
 	size_t n_events;
 };

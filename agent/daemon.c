@@ -13,6 +13,7 @@
 #include "agent/move_real.h"
 #include "agent/relays.h"
 #include "agent/session.h"
+#include "agent/storage.h"
 #include "agent/stray.h"
 #include "agent/vm.h"
 #include "common/cleanup.h"
@@ -234,6 +235,7 @@ void agent_fini(struct agent *a)
 	if (a->orders != NULL)
 		drover__agent_orders__free_unpacked(a->orders, NULL);
 	store_close(a->store);
+	storage_fini();
 	env_real_free(a->env);
 	if (a->lock_fd >= 0)
 		close(a->lock_fd);

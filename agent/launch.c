@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/storage.h"
 #include "common/cleanup.h"
 
 #define MIB	       (UINT64_C(1) << 20)
@@ -499,9 +500,12 @@ static int check_file(const char *path, const char *what, struct dr_error *err)
 
 int launch_check_files(const Drover__VmSpec *spec, struct dr_error *err)
 {
-	for (size_t i = 0; i < spec->n_disks; i++)
+	for (size_t i = 0; i < spec->n_disks; i++) {
+		storage_note_disk(i);
 		if (check_file(spec->disks[i]->path, "disk", err) != 0)
 			return -DR_EREFUSED;
+	}
+	storage_note_disk(spec->n_disks);
 	if (check_file(spec->kernel, "kernel", err) != 0 || check_file(spec->initrd, "initrd", err) != 0)
 		return -DR_EREFUSED;
 	if (given(spec->firmware) && strchr(spec->firmware, '/') != NULL)

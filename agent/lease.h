@@ -10,7 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LEASE_REQUEST_US   1000000 /* between requests */
+#define LEASE_REQUEST_US 1000000 /* between requests */
+#define LEASE_SWITCH_US                                                                                      \
+	500000 /* while a VM may have to switch over: R2 wants it young, also when an answer is lost */
 #define LEASE_HURRY_US	   200000  /* between requests while there is no lease */
 #define LEASE_REQUESTS	   64	   /* remembered requests that have no answer */
 #define LEASE_WORD_US	   2000000 /* R2: the source gives its word only with a lease younger than this */

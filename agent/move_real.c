@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "agent/facts.h"
-#include "agent/nonce.h"
 #include "agent/tap.h"
 #include "common/cleanup.h"
 #include "common/crashpoint.h"
@@ -402,38 +401,53 @@ static void post_check(struct amove *am, enum move_ev type, int rc, const struct
 	amove_post(am, &ev);
 }
 
+static void on_storage(enum storage_what what, const struct storage_result *result, void *data)
+{
+	static const enum move_ev types[STORAGE_WHATS] = {
+		[STORAGE_WRITE] = MOVE_EV_NONCES_WRITTEN,
+		[STORAGE_CHECK] = MOVE_EV_NONCES_CHECKED,
+		[STORAGE_REMOVE] = MOVE_EV_NONCES_REMOVED,
+		[STORAGE_FILES] = MOVE_EV_CHECKED,
+	};
+	struct amove *am = data;
+	struct move_event ev = {.type = types[what], .ok = result->rc == 0, .text = result->text};
+
+	am->job = NULL;
+	if (result->rc != 0)
+		ev.exit = (uint32_t)dr_err_exit(result->rc);
+	ev.proofs = result->proofs;
+	ev.n_proofs = result->n_proofs;
+	move_event(am->m, &ev);
+}
+
+/* One job at a time: what is written is not removed before it is there. The machine asks for a removal again.
+ */
+static void start_job(struct amove *am, enum storage_what what, enum move_ev failed)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	if (am->job != NULL && what == STORAGE_REMOVE)
+		return;
+	storage_forget(am->job);
+	am->job = storage_start(am->agent->loop, am->agent->env, what, move_order(am->m), STORAGE_US,
+				on_storage, am, &err);
+	if (am->job == NULL)
+		post_check(am, failed, -DR_EIO, &err);
+}
+
 static void do_nonces_write(struct move_env *me)
 {
-	struct amove *am = amove_of(me);
-	struct dr_error err = DR_ERROR_INIT;
-	struct move_event ev = {.type = MOVE_EV_NONCES_WRITTEN, .text = err.text};
-	int rc;
-
-	nonce_proofs_free(am->proofs, am->n_proofs);
-	rc = nonces_write(move_order(am->m), am->agent->env, &am->proofs, &am->n_proofs, &err);
-	ev.ok = rc == 0;
-	ev.exit = rc != 0 ? (uint32_t)dr_err_exit(rc) : 0;
-	ev.proofs = am->proofs;
-	ev.n_proofs = am->n_proofs;
-	amove_post(am, &ev);
+	start_job(amove_of(me), STORAGE_WRITE, MOVE_EV_NONCES_WRITTEN);
 }
 
 static void do_nonces_check(struct move_env *me)
 {
-	struct amove *am = amove_of(me);
-	struct dr_error err = DR_ERROR_INIT;
-
-	post_check(am, MOVE_EV_NONCES_CHECKED, nonces_check(move_order(am->m), &err), &err);
+	start_job(amove_of(me), STORAGE_CHECK, MOVE_EV_NONCES_CHECKED);
 }
 
 static void do_nonces_remove(struct move_env *me)
 {
-	struct amove *am = amove_of(me);
-
-	struct move_event ev = {.type = MOVE_EV_NONCES_REMOVED};
-
-	ev.ok = nonces_remove(move_order(am->m)) == 0;
-	amove_post(am, &ev);
+	start_job(amove_of(me), STORAGE_REMOVE, MOVE_EV_NONCES_REMOVED);
 }
 
 static int check_host(struct amove *am, struct dr_error *err)
@@ -445,8 +459,6 @@ static int check_host(struct amove *am, struct dr_error *err)
 	if (o->spec == NULL || o->launch == NULL)
 		return dr_error_set(err, DR_EFAILED, "the order has no spec or launch record");
 	rc = launch_check(o->launch, &am->agent->caps, err);
-	if (rc == 0)
-		rc = launch_check_files(o->spec, err);
 	for (size_t i = 0; rc == 0 && i < o->spec->n_nics; i++)
 		rc = tap_check_bridge(o->spec->nics[i]->bridge, err);
 	if (rc == 0 && o->spec->memory + MEMORY_RESERVE > free_memory)
@@ -460,8 +472,12 @@ static void do_check(struct move_env *me)
 {
 	struct amove *am = amove_of(me);
 	struct dr_error err = DR_ERROR_INIT;
+	int rc = check_host(am, &err);
 
-	post_check(am, MOVE_EV_CHECKED, check_host(am, &err), &err);
+	if (rc != 0)
+		post_check(am, MOVE_EV_CHECKED, rc, &err);
+	else
+		start_job(am, STORAGE_FILES, MOVE_EV_CHECKED);
 }
 
 /* ------------------------------------------------ the agent */
@@ -613,7 +629,7 @@ void move_real_fini(struct amove *am)
 	relay_free(am->relay);
 	close_fd(&am->qemu_fd);
 	close_fd(&am->brake_fd);
-	nonce_proofs_free(am->proofs, am->n_proofs);
+	storage_forget(am->job);
 	for (size_t i = 0; i < am->n_events; i++)
 		free(am->events[i]);
 }

@@ -43,6 +43,8 @@ void amove_events_free(Drover__MoveFact *fact);
 
 /* Anything that is not GONE? (Progress is sent then.) */
 bool amove_active(const struct agent *a);
+/* A source of this host copies or switches over: its word will need a young lease. */
+bool amove_may_switch(const struct agent *a);
 
 void amove_free_all(struct agent *a);
 

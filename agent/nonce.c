@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "agent/storage.h"
 #include "common/cleanup.h"
 
 #define PATH_SIZE 1024
@@ -131,6 +132,7 @@ int nonces_write(const Drover__MoveOrder *o, struct env *env, Drover__DiskProof 
 
 		if (!needs_proof(o->spec->disks[i]))
 			continue;
+		storage_note_disk(i);
 		p = calloc(1, sizeof(*p));
 		if (p == NULL)
 			break;
@@ -180,6 +182,7 @@ int nonces_check(const Drover__MoveOrder *o, struct dr_error *err)
 
 		if (!needs_proof(o->spec->disks[i]))
 			continue;
+		storage_note_disk(i);
 		for (size_t k = 0; k < o->n_proofs; k++)
 			if (strcmp(o->proofs[k]->path, o->spec->disks[i]->path) == 0)
 				proof = o->proofs[k];
@@ -199,6 +202,7 @@ int nonces_remove(const Drover__MoveOrder *o)
 	int rc = 0;
 
 	for (size_t i = 0; o->spec != NULL && i < o->spec->n_disks; i++) {
+		storage_note_disk(i);
 		if (!needs_proof(o->spec->disks[i]) || nonce_path(o, i, path, sizeof(path)) != 0)
 			continue;
 		if (unlink(path) != 0 && errno != ENOENT)

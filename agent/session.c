@@ -162,6 +162,14 @@ void session_dirty(struct session *s)
 
 /* ------------------------------------------------ leases */
 
+static uint64_t lease_interval_us(const struct agent *a, uint64_t now)
+{
+	/* Without a lease nothing may start or switch over: ask more often. */
+	if (!lease_valid(&a->lease, now))
+		return LEASE_HURRY_US;
+	return amove_may_switch(a) ? LEASE_SWITCH_US : LEASE_REQUEST_US;
+}
+
 static void on_lease_timer(void *data)
 {
 	struct session *s = data;
@@ -179,9 +187,7 @@ static void on_lease_timer(void *data)
 	msg.body_case = DROVER__MSG__BODY_LEASE_REQUEST;
 	msg.lease_request = &req;
 	conn_send(s->conn, &msg);
-	/* Without a lease nothing may start or switch over: ask more often. */
-	s->timer = env_timer_start(a->env, lease_valid(&a->lease, now) ? LEASE_REQUEST_US : LEASE_HURRY_US,
-				   on_lease_timer, s);
+	s->timer = env_timer_start(a->env, lease_interval_us(a, now), on_lease_timer, s);
 }
 
 static void got_grant(struct session *s, const Drover__LeaseGrant *g)

@@ -108,7 +108,7 @@ static const int allowed[] = {
 	SCMP_SYS(epoll_ctl),
 	SCMP_SYS(epoll_pwait2),
 	SCMP_SYS(epoll_pwait), /* where the kernel lacks the former */
-	SCMP_SYS(newfstatat), /* OpenSSL and stdio look at open descriptors with an empty path */
+	SCMP_SYS(newfstatat),  /* OpenSSL and stdio look at open descriptors with an empty path */
 	SCMP_SYS(fstat),
 	/* memory, time, random numbers, the end */
 	SCMP_SYS(brk),
