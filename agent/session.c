@@ -331,7 +331,10 @@ static void connect_next(void *data)
 		lose(s, err.text);
 		return;
 	}
-	s->timer = env_timer_start(s->agent->env, SESSION_WELCOME_US, on_welcome_timeout, s);
+	s->timer = env_timer_start(s->agent->env,
+				   s->backoff_us < SESSION_BACKOFF_MAX_US ? SESSION_WELCOME_US
+									  : SESSION_WELCOME_MAX_US,
+				   on_welcome_timeout, s);
 	send_hello(s);
 }
 

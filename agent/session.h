@@ -10,7 +10,8 @@
 
 #define SESSION_BACKOFF_MIN_US 200000u
 #define SESSION_BACKOFF_MAX_US 2000000u
-#define SESSION_WELCOME_US     5000000u /* from the connect to Welcome */
+#define SESSION_WELCOME_US     2000000u /* from the connect to Welcome; a stopped host's kernel accepts, too */
+#define SESSION_WELCOME_MAX_US 5000000u /* when none was quick enough */
 #define SESSION_SILENCE_US     6000000u /* without a lease grant: another coordinator may be better off */
 #define SESSION_PROGRESS_US    500000u
 
