@@ -21,14 +21,36 @@ static void add(char *text, size_t size, const char *more)
 		snprintf(text + used, size - used, " %s", more);
 }
 
+/* "name=value" of one field that was set. */
+static void limit_word(const Drover__LimitSet *set, const char *name, char out[128])
+{
+	const ProtobufCFieldDescriptor *f =
+		protobuf_c_message_descriptor_get_field_by_name(&drover__limit_set__descriptor, name);
+	const char *at = f != NULL ? (const char *)set + f->offset : NULL;
+
+	if (f != NULL && f->type == PROTOBUF_C_TYPE_UINT64)
+		snprintf(out, 128, "%.64s=%llu", name, (unsigned long long)*(const uint64_t *)at);
+	else if (f != NULL && f->type == PROTOBUF_C_TYPE_UINT32)
+		snprintf(out, 128, "%.64s=%u", name, *(const uint32_t *)at);
+	else if (f != NULL && f->type == PROTOBUF_C_TYPE_BOOL)
+		snprintf(out, 128, "%.64s=%s", name, *(const protobuf_c_boolean *)at ? "on" : "off");
+	else if (f != NULL && f->type == PROTOBUF_C_TYPE_STRING && f->label != PROTOBUF_C_LABEL_REPEATED)
+		snprintf(out, 128, "%.40s=%.64s", name, *(char *const *)at);
+	else
+		snprintf(out, 128, "%.64s", name);
+}
+
 static char *limit_words(const Drover__LimitSet *set)
 {
 	char text[512];
+	char one[128];
 
 	snprintf(text, sizeof(text), "limit set%s%s%s%s", set->node[0] != '\0' ? " --node " : "", set->node,
 		 set->network[0] != '\0' ? " --network " : "", set->network);
-	for (size_t i = 0; i < set->n_mask; i++)
-		add(text, sizeof(text), set->mask[i]);
+	for (size_t i = 0; i < set->n_mask; i++) {
+		limit_word(set, set->mask[i], one);
+		add(text, sizeof(text), one);
+	}
 	return msg_dup(text);
 }
 
