@@ -197,7 +197,7 @@ static void ev_client(struct sim *sim, struct sim_event *ev)
 	if (sim->cluster->settle)
 		return;
 	client_random(c);
-	sim_post(sim, sim_between(sim, 500 * SIM_MS, 9 * SIM_S), &c->proc, ev_client, c);
+	sim_post(sim, sim_between(sim, 300 * SIM_MS, 6 * SIM_S), &c->proc, ev_client, c);
 }
 
 static void ev_drain(struct sim *sim, struct sim_event *ev)
@@ -245,7 +245,7 @@ static void begin(struct cluster *cl, uint64_t seed)
 		ev->b = i;
 	}
 	for (unsigned i = 0; i < CLIENTS - 1; i++)
-		sim_post(sim, sim_between(sim, 500 * SIM_MS, 9 * SIM_S), &cl->clients[i].proc, ev_client,
+		sim_post(sim, sim_between(sim, 500 * SIM_MS, 5 * SIM_S), &cl->clients[i].proc, ev_client,
 			 &cl->clients[i]);
 }
 

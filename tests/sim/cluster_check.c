@@ -23,6 +23,19 @@ static int host_of(struct cluster *cl, const char *name)
 	return h != NULL ? (int)h->id : -1;
 }
 
+/* The source's QEMU of a committed move: it waits for its quit, and nothing else may happen to it. */
+static bool is_shell(struct cluster *cl, const struct sim_qemu *q)
+{
+	for (unsigned i = 0; q->run == MOVE_RUN_POSTMIGRATE && i < cl->shadow.n_attempts; i++) {
+		const struct shadow_attempt *t = &cl->shadow.attempts[i];
+
+		if (t->vm == q->vm && t->src == (int)q->host->id && !t->src_gone &&
+		    t->decision == DROVER__MOVE_DECISION__DECISION_COMMIT)
+			return true;
+	}
+	return false;
+}
+
 static bool any_qemu(struct cluster *cl, int vm, int host, bool running)
 {
 	struct sim *sim = cl->sim;
@@ -31,18 +44,24 @@ static bool any_qemu(struct cluster *cl, int vm, int host, bool running)
 		const struct sim_qemu *q = sim->qemus[i];
 
 		if (q->vm == vm && q->proc.alive && (host < 0 || (int)q->host->id == host) &&
-		    (!q->incoming || q->run == MOVE_RUN_RUNNING) && (!running || sim_qemu_runs(q)))
+		    (!q->incoming || q->run == MOVE_RUN_RUNNING) && (!running || sim_qemu_runs(q)) &&
+		    !is_shell(cl, q))
 			return true;
 	}
 	return false;
 }
 
 /* I2, R9, R12: who may change the owner, and when. */
-static void owner_changed(struct cluster *cl, const Drover__Command *cmd, int v, const struct shadow_vm *was,
-			  const struct vm_row *now)
+static bool is_off(Drover__VmState state)
 {
-	bool off = was->state == DROVER__VM_STATE__VM_STOPPED || was->state == DROVER__VM_STATE__VM_FAILED ||
-		   was->state == DROVER__VM_STATE__VM_SAVED;
+	return state == DROVER__VM_STATE__VM_STOPPED || state == DROVER__VM_STATE__VM_FAILED ||
+	       state == DROVER__VM_STATE__VM_SAVED;
+}
+
+static void owner_changed(struct cluster *cl, const Drover__Command *cmd, int v, const struct shadow_vm *was,
+			  const struct shadow_vm *now)
+{
+	bool off = is_off(was->state);
 
 	if (now->generation <= was->generation)
 		sim_broken(cl->sim, "I2: vm%d changes its owner and keeps generation %llu", v + 1,
@@ -63,32 +82,30 @@ static void note_vms(struct cluster *cl, struct db *db, const Drover__Command *c
 {
 	struct db_rows rows;
 
-	db_query(db, &rows, "SELECT " VM_COLUMNS " FROM vm ORDER BY name", "");
+	db_query(db, &rows, "SELECT name, owner, generation, state FROM vm ORDER BY name", "");
 	while (db_next(&rows)) {
-		struct vm_row row;
+		int v = sim_vm_index(db_text(&rows, 0));
+		struct shadow_vm now = {.known = true,
+					.owner = host_of(cl, db_text(&rows, 1)),
+					.generation = db_u64(&rows, 2),
+					.state = (Drover__VmState)db_int(&rows, 3)};
 		struct shadow_vm *was;
-		int v;
 
-		rows_vm_get(&rows, &row);
-		v = sim_vm_index(row.name);
 		if (v < 0)
 			continue;
 		was = &cl->shadow.vms[v];
-		if (was->known && host_of(cl, row.owner) != was->owner)
-			owner_changed(cl, cmd, v, was, &row);
-		if (was->known && row.generation < was->generation)
+		if (was->known && now.owner != was->owner)
+			owner_changed(cl, cmd, v, was, &now);
+		if (was->known && now.generation < was->generation)
 			sim_broken(cl->sim, "I2: the generation of vm%d falls", v + 1);
-		if (was->known && row.generation > was->generation &&
+		if (was->known && now.generation > was->generation &&
 		    cmd->body_case == DROVER__COMMAND__BODY_VM_START && any_qemu(cl, v, -1, true))
 			sim_broken(cl->sim, "R12: vm%d is started anew while it runs", v + 1);
 		/* R9, R12: off for certain means that nothing of it can run. */
-		if (rows_vm_off(&row) && any_qemu(cl, v, -1, true))
+		if (is_off(now.state) && any_qemu(cl, v, -1, true))
 			sim_broken(cl->sim, "R9: vm%d is off by the rows (%s) and runs", v + 1,
 				   apply_command_name(cmd));
-		*was = (struct shadow_vm){.known = true,
-					  .owner = host_of(cl, row.owner),
-					  .generation = row.generation,
-					  .state = row.state};
+		*was = now;
 	}
 }
 
@@ -99,25 +116,25 @@ static void note_attempts(struct cluster *cl, struct db *db)
 
 	sh->n_attempts = 0;
 	db_query(db, &rows,
-		 "SELECT " ATTEMPT_COLUMNS " FROM move_attempt ORDER BY move DESC, attempt DESC LIMIT 200",
+		 "SELECT move, attempt, vm, src, dst, src_gone, dst_gone, decision FROM move_attempt"
+		 " WHERE src_gone = 0 OR dst_gone = 0 ORDER BY move, attempt",
 		 "");
 	while (db_next(&rows)) {
-		struct attempt_row t;
-
-		rows_attempt_get(&rows, &t);
 		if (sh->n_attempts == SHADOWS)
 			abort();
-		sh->attempts[sh->n_attempts++] = (struct shadow_attempt){.move = t.move,
-									 .attempt = t.attempt,
-									 .vm = sim_vm_index(t.vm),
-									 .src = host_of(cl, t.src),
-									 .dst = host_of(cl, t.dst),
-									 .src_gone = t.src_gone,
-									 .dst_gone = t.dst_gone,
-									 .decision = (int)t.decision};
+		sh->attempts[sh->n_attempts++] =
+			(struct shadow_attempt){.move = db_u64(&rows, 0),
+						.attempt = (uint32_t)db_u64(&rows, 1),
+						.vm = sim_vm_index(db_text(&rows, 2)),
+						.src = host_of(cl, db_text(&rows, 3)),
+						.dst = host_of(cl, db_text(&rows, 4)),
+						.src_gone = db_bool(&rows, 5),
+						.dst_gone = db_bool(&rows, 6),
+						.decision = db_int(&rows, 7)};
 	}
 }
 
+/* NULL: both sides of it are gone. */
 static const struct shadow_attempt *shadow_of(struct cluster *cl, uint64_t move, uint32_t attempt)
 {
 	for (unsigned i = 0; i < cl->shadow.n_attempts; i++)
@@ -133,9 +150,12 @@ static void check_slots(struct cluster *cl)
 
 	for (unsigned i = 0; i < sim->n_relays; i++) {
 		const struct sim_relay *r = sim->relays[i];
-		const struct shadow_attempt *t = r->proc.alive ? shadow_of(cl, r->move, r->attempt) : NULL;
+		const struct shadow_attempt *t;
 
-		if (t != NULL && (r->role == DROVER__MOVE_ROLE__MOVE_SRC ? t->src_gone : t->dst_gone))
+		if (!r->proc.alive)
+			continue;
+		t = shadow_of(cl, r->move, r->attempt);
+		if (t == NULL || (r->role == DROVER__MOVE_ROLE__MOVE_SRC ? t->src_gone : t->dst_gone))
 			sim_broken(sim, "I4: slot of move %llu/%u is free while its relay lives on %s",
 				   (unsigned long long)r->move, r->attempt, r->host->name);
 	}
@@ -146,7 +166,7 @@ static void check_slots(struct cluster *cl)
 		if (!q->proc.alive || !q->incoming || q->run == MOVE_RUN_RUNNING)
 			continue;
 		t = shadow_of(cl, q->move, q->attempt);
-		if (t != NULL && t->dst_gone)
+		if (t == NULL || t->dst_gone)
 			sim_broken(sim, "I4: slot of move %llu/%u is free while its QEMU lives on %s",
 				   (unsigned long long)q->move, q->attempt, q->host->name);
 	}
@@ -410,7 +430,9 @@ static const char *why_restless(struct cluster *cl)
 			return why;
 		snprintf(why, sizeof(why), "%s keeps a move", sim->hosts[i].name);
 		for (unsigned k = 0; k < SIM_MACHINES; k++)
-			if (sim->hosts[i].agent.machines[k].used)
+			/* What is gone is kept until the next orders, whenever they come. */
+			if (sim->hosts[i].agent.machines[k].used &&
+			    move_phase(sim->hosts[i].agent.machines[k].m) != DROVER__MOVE_PHASE__PHASE_GONE)
 				return why;
 	}
 	if (db_exists(db, "SELECT 1 FROM node WHERE coordinator = '' OR health <> 'up'", ""))

@@ -167,6 +167,7 @@ int __wrap_logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struc
 int __wrap_logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_error *err)
 {
 	struct coord *c = log_sim != NULL ? coord_running(log_sim) : NULL;
+	int ret;
 
 	/* A log that was restored has forgotten its terms and votes; it must not give others. */
 	if (c != NULL && ((term < c->term && !c->old_copy) ||
@@ -175,11 +176,12 @@ int __wrap_logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struc
 			   "R15: %s votes for %llu in term %llu, and had voted for %llu in term %llu",
 			   c->name, (unsigned long long)vote, (unsigned long long)term,
 			   (unsigned long long)c->vote, (unsigned long long)c->term);
-	if (c != NULL && (term > c->term || (term == c->term && vote != 0))) {
+	ret = __real_logdb_vote_set(log, term, vote, err);
+	if (ret == 0 && c != NULL && (term > c->term || (term == c->term && vote != 0))) {
 		c->term = term;
 		c->vote = vote;
 	}
-	return __real_logdb_vote_set(log, term, vote, err);
+	return ret;
 }
 
 /* The state is rebuilt from snapshot and log at each start: its file is nobody's but SQLite's. */
@@ -315,7 +317,7 @@ static void ev_exit(struct sim *sim, struct sim_event *ev)
 	int code = c->server->exit_code;
 
 	sim_trace(sim, "%s: coordinator ends with status %d", c->name, code);
-	if (code != 0 && !c->disk.failed && !c->damaged)
+	if (code != 0 && !c->disk.failed && !c->damaged && !c->old_copy)
 		sim_broken(sim, "%s: the coordinator gave up though its disk is good", c->name);
 	gone(c, true);
 	coord_restart_later(c, c->restart_us + sim_random(sim, SIM_S));

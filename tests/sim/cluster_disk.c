@@ -488,6 +488,9 @@ void disk_setup(void)
 		.xGetLastError = vfs_error,
 	};
 
+	/* One thread: its locks would only cost time. */
+	sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	sqlite3_vfs_register(&vfs, 1);
 }
 
