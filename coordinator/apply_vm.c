@@ -140,7 +140,11 @@ static bool start_allowed(struct apply *a, const Drover__CmdVmStart *c, const st
 		return false;
 	if (!rows_node_works(&node) || node.paused) {
 		apply_refuse(a, DR_EREFUSED, "%s is %s%s: %s can't be started there", c->node,
-			     rows_node_state(a->db, &node), node.session ? "" : " (agent lost)", c->vm);
+			     rows_node_state(a->db, &node),
+			     node.fencing != 0 ? " (being fenced)"
+			     : node.session    ? ""
+					       : " (agent lost)",
+			     c->vm);
 		return false;
 	}
 	promised = rows_memory_promised(a->db, c->node);

@@ -20,6 +20,7 @@ drover_configure() { # NODE-INDEX
 		key_file=/etc/drover/cluster.key
 		data_dir=/var/lib/drover
 		run_dir=/run/drover
+		fence_dir=$LAB_SOURCE/fence
 		log_level=info
 
 		[agent]
