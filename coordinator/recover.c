@@ -151,6 +151,16 @@ static int only_self(struct raft_configuration *conf, const struct logdb_identit
 	return raft_configuration_add(conf, id->member, node, RAFT_VOTER);
 }
 
+static int self_and_spare(struct raft_configuration *conf, const struct logdb_identity *id, const char *node,
+			  const struct recover_alone *spare)
+{
+	int rv = only_self(conf, id, node);
+
+	if (rv != 0 || spare == NULL)
+		return rv;
+	return raft_configuration_add(conf, spare->member, spare->node, RAFT_SPARE);
+}
+
 static int end(struct logdb *log, int ret, struct dr_error *err)
 {
 	if (ret == 0)
@@ -159,8 +169,8 @@ static int end(struct logdb *log, int ret, struct dr_error *err)
 	return ret;
 }
 
-int recover_only_member(struct logdb *log, const struct logdb_identity *id, const char *node,
-			struct dr_error *err)
+static int only_voter(struct logdb *log, const struct logdb_identity *id, const char *node,
+		      const struct recover_alone *spare, struct dr_error *err)
 {
 	struct logdb_entry entry = {.index = logdb_last(log) + 1, .type = RAFT_CHANGE};
 	struct raft_configuration conf;
@@ -171,7 +181,7 @@ int recover_only_member(struct logdb *log, const struct logdb_identity *id, cons
 	if (ret < 0)
 		return ret;
 	entry.term = term + RECOVER_TERMS_AHEAD;
-	if (only_self(&conf, id, node) != 0 || raft_configuration_encode(&conf, &buf) != 0) {
+	if (self_and_spare(&conf, id, node, spare) != 0 || raft_configuration_encode(&conf, &buf) != 0) {
 		raft_configuration_close(&conf);
 		return dr_error_set(err, DR_ENOMEM, "out of memory");
 	}
@@ -188,6 +198,12 @@ int recover_only_member(struct logdb *log, const struct logdb_identity *id, cons
 	raft_free(buf.base);
 	raft_configuration_close(&conf);
 	return ret;
+}
+
+int recover_only_member(struct logdb *log, const struct logdb_identity *id, const char *node,
+			struct dr_error *err)
+{
+	return only_voter(log, id, node, NULL, err);
 }
 
 int recover_install(struct logdb *log, const struct logdb_identity *id, const char *node,
@@ -261,4 +277,51 @@ int recover_force_run(const char *dir, struct logdb *log, struct logdb_identity 
 	if (ret == 0 && unlink(path) != 0)
 		ret = dr_error_errno(err, DR_EIO, errno, "%s", path);
 	return ret;
+}
+
+/* --- one of two -------------------------------------------------------------------- */
+
+int recover_alone_write(const char *dir, const struct recover_alone *a, struct dr_error *err)
+{
+	char path[PATH_TEXT], fresh[PATH_TEXT], text[256];
+	int ret;
+
+	snprintf(path, sizeof(path), "%s/alone", dir);
+	snprintf(fresh, sizeof(fresh), "%s/alone.new", dir);
+	snprintf(text, sizeof(text), "member %" PRIu64 "\nnode %s\nterm %" PRIu64 "\nutc_us %" PRIu64 "\n",
+		 a->member, a->node, a->term, a->utc_us);
+	ret = write_durably(fresh, text, err);
+	if (ret < 0)
+		return ret;
+	if (rename(fresh, path) != 0)
+		return dr_error_errno(err, DR_EIO, errno, "%s", path);
+	return sync_dir(dir, err);
+}
+
+int recover_alone_run(const char *dir, struct logdb *log, const struct logdb_identity *id, const char *node,
+		      struct recover_alone *a, struct dr_error *err)
+{
+	char path[PATH_TEXT], text[256] = "";
+	uint64_t term, vote;
+
+	snprintf(path, sizeof(path), "%s/alone", dir);
+	{
+		DR_AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0 && errno == ENOENT)
+			return 0;
+		if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+			return dr_error_errno(err, DR_EIO, errno, "%s", path);
+	}
+	if (sscanf(text, "member %" SCNu64 " node %63s term %" SCNu64 " utc_us %" SCNu64, &a->member, a->node,
+		   &a->term, &a->utc_us) != 4)
+		return dr_error_set(err, DR_ECORRUPT, "%s: does not say who is dead", path);
+	if (logdb_vote_get(log, &term, &vote, err) < 0)
+		return -(int)err->code;
+	/* Done already, if the last start ended behind its transaction. */
+	if (term < a->term + RECOVER_TERMS_AHEAD && only_voter(log, id, node, a, err) < 0)
+		return -(int)err->code;
+	if (unlink(path) != 0)
+		return dr_error_errno(err, DR_EIO, errno, "%s", path);
+	return 1;
 }

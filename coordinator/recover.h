@@ -37,4 +37,19 @@ int recover_forget(const char *dir, struct dr_error *err);
 /* Renames the log's files to NAME.aside (those that an earlier call left are replaced). */
 int recover_set_aside(const char *dir, struct dr_error *err);
 
+/* The other one of two members, whose host is dead for certain (survivor.h). */
+struct recover_alone {
+	uint64_t member;
+	char node[64];
+	uint64_t term; /* of this member's log when that was known */
+	uint64_t utc_us;
+};
+
+/* Written down, durably, before the survivor counts itself as a majority (SAFETY R17). */
+int recover_alone_write(const char *dir, const struct recover_alone *a, struct dr_error *err);
+/* At the next start: makes this member the only voter and the other one a spare, which the leader makes a
+ * voter again when it is heard. 0: nothing is written; 1: done, *a is filled. */
+int recover_alone_run(const char *dir, struct logdb *log, const struct logdb_identity *id, const char *node,
+		      struct recover_alone *a, struct dr_error *err);
+
 #endif

@@ -12,6 +12,7 @@
 #include "coordinator/fencing.h"
 #include "coordinator/lookup.h"
 #include "coordinator/recover.h"
+#include "coordinator/survivor.h"
 
 #define GROUP_NAME	    "drover.coordinator"
 #define HEARTBEAT_MS	    150
@@ -184,6 +185,7 @@ static void tick(void *data)
 	}
 	leader_tick(s);
 	join_again(s);
+	survivor_tick(s);
 	clients_tick(s);
 	agents_work(s);
 }
@@ -395,7 +397,9 @@ static int open_log(struct server *s, struct dr_error *err)
 		return -(int)err->code;
 	if (logdb_identity_get(s->log, &s->identity, err) < 0)
 		return -(int)err->code;
-	return recover_force_run(s->conf.data_dir, s->log, &s->identity, s->conf.name, err);
+	if (recover_force_run(s->conf.data_dir, s->log, &s->identity, s->conf.name, err) < 0)
+		return -(int)err->code;
+	return survivor_start(s, err);
 }
 
 /* --- life -------------------------------------------------------------------------- */

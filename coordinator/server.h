@@ -9,6 +9,7 @@
  *   peers.c    messages between coordinators
  *   leader.c   what only the leader does: decisions, lease rounds, members, health
  *   fencing.c  the leader's fencing of hosts: announcement, fence agent, decision
+ *   survivor.c one of two coordinators goes on alone
  *   join.c     init and join: how a fresh coordinator becomes a member
  */
 #ifndef DROVER_COORDINATOR_SERVER_H
@@ -110,6 +111,16 @@ struct own_digest {
 	uint8_t digest[32];
 };
 
+/* The other one of two coordinators is silent (survivor.h). */
+struct survivor {
+	uint64_t silent_since_us; /* 0: it is not */
+	uint64_t due_us;
+	uint64_t member;
+	char node[64];
+	bool fencing;
+	bool explained;
+};
+
 struct server {
 	qb_loop_t *loop;
 	struct env *env;
@@ -144,6 +155,8 @@ struct server {
 	struct backup *backup; /* that is being read or written piece by piece */
 	struct fence_runner *fences;
 	struct fencing *fencing; /* hosts that this leader is fencing (fencing.h) */
+	struct survivor survivor;
+	uint64_t led_last; /* the member that led while both were there */
 
 	/* Leader */
 	struct lease_book *lease;	   /* NULL: not leading */

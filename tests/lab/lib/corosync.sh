@@ -44,10 +44,12 @@ corosync_conf() {
 		for ((l = first; l <= count; l++)); do echo "    ring$((l - first))_addr: $(address_of "$i" "$l")"; done
 		echo "  }"
 	done
+	echo "}"
+	echo "quorum {"
+	echo "  provider: corosync_votequorum"
+	# Both halves of a split stay quorate: Drover must not rely on it.
+	[ "$COORDINATORS" != 2 ] || echo "  two_node: 1"
 	cat <<-'END'
-		}
-		quorum {
-		  provider: corosync_votequorum
 		}
 		system {
 		  sched_rr: no
