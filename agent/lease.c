@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "common/mutant.h"
+
 void lease_init(struct lease *l)
 {
 	memset(l, 0, sizeof(*l));
@@ -27,6 +29,8 @@ bool lease_grant(struct lease *l, uint64_t seq, uint64_t duration_ms, uint64_t t
 		return false;
 	l->base_us = sent_us;
 	l->duration_us = duration_ms > LEASE_DURATION_MAX / 1000 ? LEASE_DURATION_MAX : duration_ms * 1000;
+	if (DR_MUTANT(lease_too_long))
+		l->duration_us *= 2;
 	l->term = term;
 	return true;
 }

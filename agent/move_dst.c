@@ -216,7 +216,7 @@ static void dst_continuing(struct move *m)
 	}
 	if (has_run(m)) {
 		m->env->relay_resumed(m->env);
-		move_once(m, MOVE_QMP_ANNOUNCE, NULL);
+		move_once(m, DR_MUTANT(no_announce) ? MOVE_QMP_QUERY_STATUS : MOVE_QMP_ANNOUNCE, NULL);
 		move_timer_stop(m, MOVE_TIMER_POLL);
 		move_timer_stop(m, MOVE_TIMER_PHASE);
 		if (move_enter(m, P(DST_RUNNING), "the VM runs here") < 0)

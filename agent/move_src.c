@@ -335,7 +335,7 @@ static void give_word(struct move *m)
 		move_poll(m, MOVE_QMP_QUERY_STATUS, MOVE_POLL_STOPPED_MS);
 		return;
 	}
-	if (m->env->lease_age_us(m->env) >= MOVE_LEASE_FRESH_US)
+	if (m->env->lease_age_us(m->env) >= MOVE_LEASE_FRESH_US && !DR_MUTANT(word_without_lease))
 		return; /* MOVE_EV_LEASE brings us back, or R29's timer */
 	move_crash_point(m, "postmigrate");
 	move_timer_stop(m, MOVE_TIMER_R29);

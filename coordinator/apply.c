@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/mutant.h"
 #include "coordinator/apply_private.h"
 #include "coordinator/msg.h"
 
@@ -76,7 +77,7 @@ static void set_counter(struct db *db, const char *name, uint64_t value)
 uint64_t apply_new_id(struct apply *a, const char *kind)
 {
 	uint64_t last = db_get_u64(a->db, "SELECT value FROM counter WHERE name = ?", "s", kind);
-	uint64_t id = last >= a->index ? last + 1 : a->index;
+	uint64_t id = DR_MUTANT(ids_reused) ? 1 + last % 3 : last >= a->index ? last + 1 : a->index;
 
 	set_counter(a->db, kind, id);
 	return id;
@@ -211,7 +212,7 @@ static bool repeated(struct apply *a)
 	const ProtobufCBinaryData *id = &a->cmd->request_id;
 	struct db_rows rows;
 
-	if (id->len == 0)
+	if (id->len == 0 || DR_MUTANT(request_twice))
 		return false;
 	db_query(a->db, &rows,
 		 "SELECT exit, message, changed, object_kind, object_id, object_name FROM request WHERE id = "

@@ -36,6 +36,9 @@ void attempt_commit(struct apply *a, const struct attempt_row *t)
 		"changed = ?"
 		" WHERE name = ?",
 		"sus", t->dst, a->index, t->vm);
+	if (DR_MUTANT(slot_freed_twice))
+		db_exec(a->db, "UPDATE move_attempt SET src_gone = 1 WHERE move = ? AND attempt = ?", "uu",
+			t->move, (uint64_t)t->attempt);
 	move_change(a, t->move, "committed");
 	touch_both(a, t);
 	apply_event(a, "move", (struct about){.node = t->dst, .vm = t->vm, .move = t->move},
@@ -371,7 +374,8 @@ static bool open_attempt(struct apply *a, uint64_t id, uint32_t attempt, struct 
  */
 static bool link_is_free(struct apply *a, const struct attempt_row *t)
 {
-	return !db_exists(a->db,
+	return DR_MUTANT(two_tokens) ||
+	       !db_exists(a->db,
 			  "SELECT 1 FROM move_attempt WHERE token_held = 1 AND decision = 0 AND network = ?"
 			  " AND (src_gone = 0 AND src = ? OR dst_gone = 0 AND dst = ?)"
 			  " AND NOT (move = ? AND attempt = ?)",

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/names.h"
+#include "common/mutant.h"
 #include "coordinator/apply_private.h"
 #include "coordinator/msg.h"
 
@@ -178,6 +179,8 @@ void apply_node_health(struct apply *a, const Drover__CmdNodeHealth *c)
 	}
 	if (!apply_need_node(a, c->node, &node) || strcmp(node.health, c->health) == 0)
 		return;
+	if (DR_MUTANT(expired_lease_is_death) && strcmp(c->health, "up") != 0)
+		attempt_host_died(a, c->node, "its lease ended");
 	db_exec(a->db, "UPDATE node SET health = ?, health_why = ? WHERE name = ?", "sss", c->health, c->why,
 		c->node);
 	apply_event(a, "node", (struct about){.node = c->node}, "%s is %s%s%s", c->node, c->health,
@@ -199,6 +202,8 @@ void apply_node_leaving(struct apply *a, const Drover__CmdNodeLeaving *c)
 	if (node.leaving)
 		return;
 	/* SAFETY R10: its VMs count as running. */
+	if (DR_MUTANT(leaving_is_death))
+		attempt_host_died(a, c->node, "its agent has left");
 	db_exec(a->db, "UPDATE node SET leaving = start_id, changed = ? WHERE name = ?", "us", a->index,
 		c->node);
 	apply_event(a, "agent", (struct about){.node = c->node}, "agent of %s stops; its VMs run on",

@@ -11,6 +11,7 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "common/mutant.h"
 #include "coordinator/lookup.h"
 #include "coordinator/server.h"
 
@@ -284,6 +285,10 @@ static void pending_try(struct server *s, struct pending *p)
 		p->proposed = true;
 		p->handed_on = true;
 		p->proposed_term = consensus_term(s->consensus);
+		if (DR_MUTANT(answer_before_commit)) {
+			answer->changed = true;
+			pending_answer(s, p, answer);
+		}
 	} else if (ret == 2) {
 		p->handed_on = true;
 	}

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/mutant.h"
 #include "coordinator/drain_private.h"
 #include "coordinator/msg.h"
 #include "coordinator/plan.h"
@@ -478,6 +479,8 @@ void drain_decide(struct drain_scheduler *s, struct db *db, const struct volatil
 	struct move_row move;
 	struct drain_row drain;
 
+	if (DR_MUTANT(utc_durations))
+		p.now = env_utc_us(s->env);
 	for (size_t i = 0; i < s->n_memos; i++)
 		s->memos[i].seen = false;
 	db_query(db, &rows,

@@ -5,6 +5,8 @@
 
 #include "coordinator/drain_private.h"
 
+#include "common/mutant.h"
+
 #define SECOND	       UINT64_C(1000000)
 #define LOST_DST_US    (20 * SECOND)
 #define LOST_SRC_US    (60 * SECOND)
@@ -203,7 +205,8 @@ static bool abort_on_drained_target(struct pass *p, struct memo *m, const struct
 
 static bool link_is_free(struct pass *p, const struct attempt_row *t)
 {
-	return !db_exists(p->db,
+	return DR_MUTANT(two_tokens) ||
+	       !db_exists(p->db,
 			  "SELECT 1 FROM move_attempt WHERE token_held = 1 AND decision = 0 AND network = ?"
 			  " AND (src_gone = 0 AND src = ? OR dst_gone = 0 AND dst = ?)"
 			  " AND NOT (move = ? AND attempt = ?)",

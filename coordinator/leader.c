@@ -8,6 +8,7 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "common/mutant.h"
 #include "coordinator/fencing.h"
 #include "coordinator/lookup.h"
 #include "coordinator/msg.h"
@@ -45,7 +46,7 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 		return -DR_EPROTO;
 	}
 	stamped.utc_us = env_utc_us(s->env);
-	stamped.term = consensus_term(s->consensus);
+	stamped.term = DR_MUTANT(old_term_stamped) ? 1 : consensus_term(s->consensus);
 	size = drover__command__get_packed_size(&stamped);
 	bytes = malloc(size);
 	if (bytes == NULL)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/mutant.h"
 #include "coordinator/msg.h"
 #include "coordinator/rows.h"
 
@@ -82,6 +83,9 @@ static Drover__MoveOrder *move_order(struct db *db, const struct attempt_row *t,
 	order->generation = t->generation;
 	order->role = src ? DROVER__MOVE_ROLE__MOVE_SRC : DROVER__MOVE_ROLE__MOVE_DST;
 	order->decision = t->decision;
+	if (DR_MUTANT(abort_waits_for_dst) && t->decision == DROVER__MOVE_DECISION__DECISION_ABORT &&
+	    !t->dst_gone && src)
+		order->decision = DROVER__MOVE_DECISION__DECISION_NONE;
 	msg_set(&order->kind, "live");
 	msg_set(&order->mode, t->mode);
 	msg_set(&order->src_node, t->src);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "common/mutant.h"
 #include "coordinator/msg.h"
 
 enum verdict { VERDICT_GOOD, VERDICT_NO_SLOT, VERDICT_AWAY, VERDICT_NO };
@@ -158,7 +159,8 @@ static enum verdict check_history(struct candidate *c)
 
 	if (in->offline)
 		return VERDICT_GOOD;
-	if (db_exists(in->db,
+	if (!DR_MUTANT(assign_over_remains) &&
+	    db_exists(in->db,
 		      "SELECT 1 FROM move_attempt WHERE vm = ? AND (src_gone = 0 AND src IN (?, ?)"
 		      " OR dst_gone = 0 AND dst IN (?, ?))",
 		      "sssss", in->vm->name, in->vm->owner, c->node->name, in->vm->owner, c->node->name))

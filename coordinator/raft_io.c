@@ -5,6 +5,7 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "common/mutant.h"
 #include "coordinator/raft_rpc.h"
 
 /* Completions of send() run from the loop, never from inside the call. */
@@ -350,6 +351,8 @@ static int rio_set_vote(struct raft_io *io, raft_id server_id)
 {
 	struct rio *r = io->impl;
 
+	if (DR_MUTANT(vote_not_kept))
+		return 0;
 	return logwriter_vote(r->config.writer, r->term, server_id) == 0 ? 0 : RAFT_IOERR;
 }
 

@@ -349,6 +349,9 @@ uint64_t rows_limit(struct db *db, const char *scope, const char *name, const ch
 
 unsigned rows_slots(struct db *db, const char *node)
 {
+	if (DR_MUTANT(incoming_free))
+		return (unsigned)db_get_u64(
+			db, "SELECT count(*) FROM move_attempt WHERE src_gone = 0 AND src = ?", "s", node);
 	/* By its own report or its fencing (SAFETY R21); and a committed move counts on both hosts until both
 	 * have cleaned up, so that the records never show more at once than was allowed, unless the other
 	 * host is away. */

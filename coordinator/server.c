@@ -8,6 +8,7 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "common/mutant.h"
 #include "coordinator/fence.h"
 #include "coordinator/fencing.h"
 #include "coordinator/lookup.h"
@@ -73,7 +74,11 @@ static int on_apply(void *data, uint64_t index, const uint8_t *bytes, size_t siz
 		log_error("index %llu: the log holds no command there", (unsigned long long)index);
 		return -DR_EPROTO;
 	}
+	if (DR_MUTANT(apply_reads_clock))
+		cmd->utc_us = env_utc_us(s->env);
 	ret = apply_command(s->db, index, cmd, &result, &err);
+	if (DR_MUTANT(apply_error_ignored) && ret < 0)
+		ret = 0;
 	if (ret < 0) {
 		struct dr_error why = DR_ERROR_INIT;
 
