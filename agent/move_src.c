@@ -236,8 +236,8 @@ static void copying_limits(struct move *m)
 		if (m->token == MOVE_TOKEN_HELD)
 			src_set_limit(m, MOVE_LIMIT_SWITCH);
 		else
-			src_set_limit(m, m->token == MOVE_TOKEN_ASKED && src_near_end(m) ? MOVE_LIMIT_HOLD
-											 : MOVE_LIMIT_COPY);
+			src_set_limit(m, m->token != MOVE_TOKEN_NONE && src_near_end(m) ? MOVE_LIMIT_HOLD
+											: MOVE_LIMIT_COPY);
 		return;
 	}
 	if (m->token == MOVE_TOKEN_NONE && src_near_end(m))
@@ -246,8 +246,9 @@ static void copying_limits(struct move *m)
 		enter(m, P(SRC_SWITCHING), "token granted: QEMU may stop the VM");
 	else if ((m->token == MOVE_TOKEN_HELD || m->token == MOVE_TOKEN_ASKED) && src_far_from_end(m))
 		src_token_release(m);
-	else if ((m->token == MOVE_TOKEN_ASKED || m->token == MOVE_TOKEN_HELD) && src_near_end(m))
-		src_set_limit(m, MOVE_LIMIT_HOLD);
+	else if (m->token != MOVE_TOKEN_NONE && src_near_end(m))
+		src_set_limit(m,
+			      MOVE_LIMIT_HOLD); /* also while it rests after a round that did not converge */
 	else
 		src_set_limit(m, MOVE_LIMIT_COPY);
 }

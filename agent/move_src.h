@@ -33,8 +33,9 @@
  *  - small VMs (MOVE_SMALL) ask before `migrate` and wait for it at most MOVE_UPFRONT_MS; in attempts after
  * the first, whose predecessor may have ended for want of it, MOVE_UPFRONT_RETRY_MS;
  *  - all ask as soon as what remains would be through within the blackout limit + MOVE_NEAR_MS at the rate by
- * which it shrinks, or is below MOVE_NEAR_BYTES (MOVE_SMALL after the first attempt, while the rate is
- * unknown), and are held at MOVE_HOLD_BANDWIDTH until it is granted;
+ * which it shrinks, or is below MOVE_NEAR_BYTES and a second's worth (MOVE_SMALL after the first attempt,
+ * while the rate is unknown), and are held at MOVE_HOLD_BANDWIDTH until it is granted, also when they had to
+ * give it back;
  *  - who holds it and is still far from the end (a slow link) gives it back until then;
  *  - who is stopped without a fresh grant all the same asks then, waits for it at most the VM's blackout
  * limit (300 ms to 1 s), and else cancels: the VM resumes, the next attempt asks first.
