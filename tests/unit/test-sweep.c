@@ -195,7 +195,7 @@ static void sweep_log(enum fault_kind kind, bool alone)
 	for (n = 1; n < CALLS_MAX; n = next_call(kind, n)) {
 		struct dr_error err = DR_ERROR_INIT;
 		struct acked a = {.failed = DR_OK};
-		char what[128];
+		char what[DR_ERROR_TEXT + 128];
 		bool happened;
 		int ret;
 
@@ -346,7 +346,7 @@ static void sweep_apply(const struct run *whole, enum fault_kind kind, bool alon
 
 	for (n = 1; n < CALLS_MAX; n = next_call(kind, n)) {
 		struct dr_error err = DR_ERROR_INIT;
-		char what[128];
+		char what[DR_ERROR_TEXT + 128];
 		bool happened;
 		int ret;
 
