@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# time-limit: 420
 # Coordinators whose log is damaged, old or gone never vote with it: they come back as new members. A node is removed and joins again.
 # A full disk stops a coordinator, the others say why, and it comes back by itself.
 # shellcheck source-path=SCRIPTDIR source=testlib.sh
