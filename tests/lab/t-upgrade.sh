@@ -15,7 +15,6 @@ requires ip qemu-system-x86_64 corosync jq
 old_build() {
 	local dir=${DROVER_OLD_BUILDDIR:-}
 	if [ -z "$dir" ]; then
-		[ -n "${DROVER_BUILDDIR:-}" ] || skip "set DROVER_BUILDDIR, or DROVER_OLD_BUILDDIR"
 		dir=$DROVER_BUILDDIR/old
 		mkdir -p "$dir"
 		(
@@ -27,11 +26,13 @@ old_build() {
 	echo "$dir"
 }
 
+[ -n "${DROVER_OLD_BUILDDIR:-}${DROVER_BUILDDIR:-}" ] || skip "set DROVER_BUILDDIR, or DROVER_OLD_BUILDDIR"
 old=$(old_build)
-old_programs=$(mktemp -d)
+old_programs=$old/programs
+mkdir -p "$old_programs"
 for program in coordinator/drover-coordinator agent/drover-agent relay/drover-relay cli/drover; do
 	[ -x "$old/$program" ] || fail "$old/$program is missing"
-	ln -s "$old/$program" "$old_programs/"
+	ln -sf "$old/$program" "$old_programs/"
 done
 
 raised() { djson event list | jq '[.events[] | select(.text | startswith("the cluster is at version"))] | length'; }
@@ -43,9 +44,7 @@ all_vote() {
 			| length == 3' node list
 }
 
-trap 'rm -rf "$old_programs"' EXIT
 DROVER_BINDIR=$old_programs lab_start --ws 2 --dirty 100 --rate mig1=60mbit --vms 3
-trap 'rm -rf "$old_programs"; cleanup' EXIT
 drover limit set --max-moves 1 >/dev/null
 not_raised
 
@@ -71,7 +70,22 @@ DROVER_BINDIR=$old_programs lab start-daemon node3 coordinator
 stopped() { grep -q 'upgrade this coordinator' "$(lab log node3 coordinator)" && ! lab pid node3 coordinator >/dev/null 2>&1; }
 poll 30 "it to stop, and to say why" stopped
 check "the others do not go on" says '.quorate' cluster status
+
+note "it wants to join as a new one"
+data=$LAB_DIR/node3/lib-drover
+rm -rf "$data"/log.* "$data/member"
+address=$(sed -n 's/^connect=\([^,]*\).*/\1/p' "$LAB_DIR/node1/etc-drover/drover.conf")
+token=$(djq .token --on node1 cluster token)
+DROVER_BINDIR=$old_programs lab start-daemon node3 coordinator
+refused() {
+	said=$(drover --on node3 cluster join "$address" --token "$token" 2>&1) && fail "an old coordinator was let in"
+	[[ $said == *"upgrade it first"* ]]
+}
+poll 60 "the join to be refused" refused
+lab stop-daemon node3 coordinator
 lab start-daemon node3 coordinator
+joined() { drover --on node3 cluster join "$address" --token "$token" >/dev/null 2>&1; }
+poll 60 "the present version to join" joined
 poll 60 "node3 to take part again" all_vote
 drover node resume node1 >/dev/null
 drover vm move "$(vms_on node2 | head -n 1)" --to node1 --wait >/dev/null || fail "nothing moves any more"
