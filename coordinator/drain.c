@@ -70,12 +70,13 @@ bool drain_emit(struct pass *p, struct memo *m, const Drover__Command *cmd, uint
 	if (m->proposed && m->proposed_case == cmd->body_case && m->proposed_extra == extra &&
 	    p->now - m->proposed_us < AGAIN_US)
 		return false;
-	if (m->hold_until_us > p->now)
+	if (m->hold_until_us > p->now && m->held_case == cmd->body_case && m->held_extra == extra)
 		return false;
 	m->proposed = true;
 	m->proposed_case = cmd->body_case;
 	m->proposed_extra = extra;
 	m->proposed_us = p->now;
+	m->token_network[0] = '\0';
 	p->emit(p->data, cmd);
 	return true;
 }
@@ -111,9 +112,13 @@ void drain_applied(struct drain_scheduler *s, const Drover__Command *cmd, const 
 			continue;
 		m->proposed = false;
 		m->pending = false;
+		m->token_network[0] = '\0';
 		/* What apply refused would be refused again at once. */
-		if (result->exit != 0)
+		if (result->exit != 0) {
 			m->hold_until_us = env_now_us(s->env) + REFUSED_US;
+			m->held_case = m->proposed_case;
+			m->held_extra = m->proposed_extra;
+		}
 	}
 }
 

@@ -13,6 +13,7 @@
 #define PREPARE_BOX_US (90 * SECOND)
 #define STALL_BOX_US   (60 * SECOND)
 #define SWITCH_BOX_US  (60 * SECOND)
+#define GRANT_US       (2 * SECOND)   /* proposed and not seen applied: it may have been lost */
 #define CLEAN_BOX_US   (60 * SECOND)  /* for a host that is down */
 #define CLEAN_MAX_US   (300 * SECOND) /* for one that answers */
 
@@ -213,6 +214,19 @@ static bool link_is_free(struct pass *p, const struct attempt_row *t)
 			  "sssuu", t->network, t->src, t->dst, t->move, (uint64_t)t->attempt);
 }
 
+/* Until it is applied, the rows do not show it: a second one for the link would be refused. */
+static bool grant_under_way(const struct pass *p, const struct memo *mine, const char *network)
+{
+	for (size_t i = 0; i < p->s->n_memos; i++) {
+		const struct memo *m = &p->s->memos[i];
+
+		if (m != mine && m->proposed && p->now - m->proposed_us < GRANT_US &&
+		    strcmp(m->token_network, network) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void give_token(struct pass *p, struct memo *m, const struct attempt_row *t)
 {
 	Drover__Command cmd = DROVER__COMMAND__INIT;
@@ -220,7 +234,8 @@ static void give_token(struct pass *p, struct memo *m, const struct attempt_row 
 
 	if (t->token_request > t->token_granted) {
 		if (t->src_phase < DROVER__MOVE_PHASE__SRC_CONNECTING ||
-		    t->src_phase > DROVER__MOVE_PHASE__SRC_COMPLETING || !link_is_free(p, t))
+		    t->src_phase > DROVER__MOVE_PHASE__SRC_COMPLETING || !link_is_free(p, t) ||
+		    grant_under_way(p, m, t->network))
 			return;
 		body.token = t->token_request;
 	} else if (!t->token_held || !t->token_returned) {
@@ -230,7 +245,8 @@ static void give_token(struct pass *p, struct memo *m, const struct attempt_row 
 	body.attempt = t->attempt;
 	cmd.body_case = DROVER__COMMAND__BODY_MOVE_SWITCH;
 	cmd.move_switch = &body;
-	drain_emit(p, m, &cmd, body.token);
+	if (drain_emit(p, m, &cmd, body.token) && body.token != 0)
+		memcpy(m->token_network, t->network, sizeof(m->token_network));
 }
 
 /* Decided for abort, and its source does not say that it is gone. */

@@ -19,8 +19,11 @@ struct memo {
 	Drover__Command__BodyCase proposed_case;
 	uint32_t proposed_extra;
 	uint64_t proposed_us;
-	uint64_t hold_until_us;
-	bool pending; /* an assignment under way: its room is taken */
+	uint64_t hold_until_us; /* for what was refused, not for anything else */
+	Drover__Command__BodyCase held_case;
+	uint32_t held_extra;
+	char token_network[ROWS_NAME]; /* of a grant under way; else "" */
+	bool pending;		       /* an assignment under way: its room is taken */
 	char from[ROWS_NAME];
 	char to[ROWS_NAME];
 	uint64_t memory;
