@@ -68,7 +68,7 @@ fault() { # NAME RULE BOUNDS
 	fi
 }
 
-clean "one attempt, two faults, two starts" "-DATTEMPTS=1 -DFAULTS=2 -DSTARTS=2" "-O1 -DSAFETY"
+clean "one attempt, two faults, one start" "-DATTEMPTS=1 -DFAULTS=2 -DSTARTS=1" "-O1 -DSAFETY"
 clean "two attempts, one fault, one start" "-DATTEMPTS=2 -DFAULTS=1 -DSTARTS=1" "-O1 -DSAFETY"
 clean "no loop: one attempt, one fault" "-DATTEMPTS=1 -DFAULTS=1 -DSTARTS=1" "-O1 -DNP" -l
 clean "no loop: two attempts" "-DATTEMPTS=2 -DFAULTS=0 -DSTARTS=1" "-O1 -DNP" -l
@@ -86,6 +86,7 @@ fault NEVER_TOLD progress "-DATTEMPTS=1 -DFAULTS=1"
 if [ "${DROVER_FULL:-0}" = 1 ]; then
 	MEMORY_MB=8000
 	SECONDS_MOST=3600
+	clean "one attempt, two faults, two starts" "-DATTEMPTS=1 -DFAULTS=2 -DSTARTS=2" "-O2 -DSAFETY"
 	clean "no loop: one attempt, two faults" "-DATTEMPTS=1 -DFAULTS=2 -DSTARTS=2" "-O2 -DNP" -l
 	clean "one attempt, three faults" "-DATTEMPTS=1 -DFAULTS=3 -DSTARTS=1" "-O2 -DSAFETY"
 	clean "two attempts, two faults (bitstate: not all states)" "-DATTEMPTS=2 -DFAULTS=2 -DSTARTS=1" "-O2 -DSAFETY -DBITSTATE" -w32
