@@ -76,6 +76,8 @@ void disk_register(struct disk *disk, struct coord *owner);
 void disk_power_loss(struct disk *disk);
 void disk_wipe(struct disk *disk);
 void disk_copy(struct disk *to, const struct disk *from);
+/* Brings log.db's WAL home, as a clean end does; nobody uses the disk. */
+void disk_checkpoint(struct disk *disk);
 void disk_flip_bit(struct disk *disk, uint64_t where);
 void disk_setup(void);
 
@@ -126,6 +128,10 @@ struct coord {
 	uint64_t damaged_at;
 	bool old_copy;		 /* its log is one from a backup */
 	uint64_t stranger_since; /* up, and no member */
+	uint64_t stored;	 /* newest entry that its disk has acknowledged */
+	uint64_t must_have;	 /* of the start before */
+	bool lacks;		 /* its log ends before that */
+	uint64_t lead_term, lead_from;
 };
 
 void coord_init(struct sim *sim, unsigned id);
@@ -257,8 +263,10 @@ enum fault_kind {
 	F_DISK_FLIP,
 	F_CLOCK_RATE,
 	F_UTC_JUMP,
-	F_REPLACE,   /* removed and joined anew */
-	F_GUEST_OFF, /* the guest shuts itself down */
+	F_REPLACE,     /* removed and joined anew */
+	F_GUEST_OFF,   /* the guest shuts itself down */
+	F_STATE_DB,    /* SQLite fails in the state database */
+	F_AGENT_LEAVE, /* the agent ends cleanly */
 	F_N
 };
 
@@ -277,12 +285,15 @@ struct cluster_result {
 struct cluster_profile {
 	unsigned n_coords;  /* 0: by the seed */
 	const char *faults; /* names, comma; NULL: any */
+	uint64_t least_us;  /* that a fault lasts */
+	const char *mutant;
 };
 
 struct shadow_attempt {
 	uint64_t move;
 	uint32_t attempt;
 	int vm, src, dst;
+	uint64_t since; /* when the simulator first saw it */
 	bool src_gone, dst_gone;
 	int decision;
 };
@@ -334,8 +345,11 @@ struct cluster {
 	struct cluster_result *result;
 	const struct cluster_profile *profile;
 	unsigned snapshot_threshold, snapshot_trailing;
-	bool running;		 /* a seed's run; before: the set-up */
-	bool settle;		 /* no more faults, no more commands */
+	bool running;		      /* a seed's run; before: the set-up */
+	bool settle;		      /* no more faults, no more commands */
+	uint64_t dark_abort[SIM_VMS]; /* R3: aborted, its source reachable, and dark since */
+	uint64_t next_look;
+	uint64_t rough_until;	 /* faults of coordinators are under way */
 	bool vm_killed[SIM_VMS]; /* a fault ended a QEMU of it, or its guest did */
 };
 
@@ -363,6 +377,10 @@ void cluster_why_restless(struct cluster *cl);
 /* A member has applied a command. */
 void cluster_applied(struct coord *c, struct db *db, uint64_t index, const Drover__Command *cmd,
 		     const struct apply_result *result);
+/* A move machine records a phase; a VM gets its first cont; orders are obeyed. */
+void cluster_check_record(struct sim_machine *mc, const struct move_record *rec);
+void cluster_check_start(struct sim_agent *agent, int vm);
+void cluster_check_obeyed(struct sim_agent *agent, const Drover__AgentOrders *orders);
 /* An agent is about to obey. */
 void cluster_check_orders(struct sim_agent *agent, const Drover__AgentOrders *orders);
 

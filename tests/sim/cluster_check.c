@@ -16,6 +16,8 @@
 
 /* ---------------------------------------------------------------- the first member that applies an index */
 
+static const struct shadow_attempt *shadow_of(struct cluster *cl, uint64_t move, uint32_t attempt);
+
 static int host_of(struct cluster *cl, const char *name)
 {
 	struct sim_host *h = sim_host_named(cl->sim, name);
@@ -111,9 +113,12 @@ static void note_vms(struct cluster *cl, struct db *db, const Drover__Command *c
 
 static void note_attempts(struct cluster *cl, struct db *db)
 {
+	static struct shadow_attempt old[SHADOWS];
 	struct shadow *sh = &cl->shadow;
+	unsigned n_old = sh->n_attempts;
 	struct db_rows rows;
 
+	memcpy(old, sh->attempts, n_old * sizeof(old[0]));
 	sh->n_attempts = 0;
 	db_query(db, &rows,
 		 "SELECT move, attempt, vm, src, dst, src_gone, dst_gone, decision FROM move_attempt"
@@ -177,6 +182,19 @@ static void check_limits(struct cluster *cl, struct db *db, const Drover__CmdMov
 {
 	const char *const nodes[2] = {a->from, a->to};
 
+	for (unsigned k = 0; k < cl->shadow.n_attempts; k++) {
+		const struct shadow_attempt *t = &cl->shadow.attempts[k];
+		int from = host_of(cl, a->from);
+		int to = host_of(cl, a->to);
+
+		if (t->vm != sim_vm_index(a->vm) || (t->move == a->move && t->attempt == a->attempt))
+			continue;
+		if ((!t->src_gone && (t->src == from || t->src == to)) ||
+		    (!t->dst_gone && (t->dst == from || t->dst == to)))
+			sim_broken(cl->sim, "R21: %s is moved again before attempt %llu/%u is cleaned up",
+				   a->vm, (unsigned long long)t->move, t->attempt);
+	}
+
 	for (unsigned i = 0; a->n_paths > 0 && i < 2; i++) {
 		unsigned used = 0;
 		int host = host_of(cl, nodes[i]);
@@ -213,6 +231,23 @@ static void check_ids(struct cluster *cl, const struct apply_result *result)
 				   (unsigned long long)result->object_id);
 		cl->shadow.last_move = result->object_id;
 	}
+}
+
+/* R27: who says that something took too long must have waited. */
+static void check_patience(struct cluster *cl, const Drover__Command *cmd, const struct apply_result *result)
+{
+	const Drover__CmdMoveAbort *a = cmd->move_abort;
+	const struct shadow_attempt *t;
+
+	if (cmd->body_case != DROVER__COMMAND__BODY_MOVE_ABORT || result->exit != 0)
+		return;
+	t = shadow_of(cl, a->move, a->attempt); /* as it was before */
+	if (t != NULL && cl->sim->now - t->since < 15 * SIM_S &&
+	    (strstr(a->reason, " within ") != NULL || strstr(a->reason, "no progress for") != NULL ||
+	     strstr(a->reason, "the agent of") != NULL))
+		sim_broken(cl->sim, "R27: move %llu/%u began %llu ms ago, and is aborted: %s",
+			   (unsigned long long)a->move, a->attempt,
+			   (unsigned long long)((cl->sim->now - t->since) / 1000), a->reason);
 }
 
 static void check_term(struct cluster *cl, const Drover__Command *cmd, const struct apply_result *result)
@@ -253,6 +288,7 @@ static void first_apply(struct coord *c, struct db *db, const Drover__Command *c
 	check_term(cl, cmd, result);
 	check_ids(cl, result);
 	check_fencing(cl, cmd, result);
+	check_patience(cl, cmd, result);
 	if (cmd->body_case == DROVER__COMMAND__BODY_NODE_FACTS)
 		return;
 	note_vms(cl, db, cmd);
@@ -311,6 +347,76 @@ void cluster_applied(struct coord *c, struct db *db, uint64_t index, const Drove
 
 /* ---------------------------------------------------------------- agents */
 
+/* R2: the word needs a fresh lease. R24: who arrived has told the network. */
+void cluster_check_record(struct sim_machine *mc, const struct move_record *rec)
+{
+	struct sim_agent *a = mc->agent;
+	const Drover__MoveOrder *o = move_order(mc->m);
+	uint64_t age = agent_lease_age_us(&a->lease, env_now_us(&a->env));
+
+	if (rec->phase == DROVER__MOVE_PHASE__SRC_RELEASED && age >= MOVE_LEASE_FRESH_US)
+		sim_broken(a->host->sim, "R2: %s gives its word for move %llu/%u with a lease of %lld ms",
+			   a->host->name, (unsigned long long)o->move, o->attempt,
+			   (long long)(age == UINT64_MAX ? -1 : (int64_t)(age / 1000)));
+	if (rec->phase == DROVER__MOVE_PHASE__PHASE_GONE && o->role == DROVER__MOVE_ROLE__MOVE_DST &&
+	    rec->committed && mc->qemu != NULL && sim_qemu_runs(mc->qemu) && !mc->qemu->announced)
+		sim_broken(a->host->sim, "R24: vm%d has arrived on %s, and nobody has told the network",
+			   mc->qemu->vm + 1, a->host->name);
+}
+
+/* R7: nothing begins without a lease. */
+void cluster_check_start(struct sim_agent *agent, int vm)
+{
+	if (!agent_lease_valid(&agent->lease, env_now_us(&agent->env)))
+		sim_broken(agent->host->sim, "R7: %s starts vm%d without a lease", agent->host->name, vm + 1);
+}
+
+/* R7: never back. */
+void cluster_check_obeyed(struct sim_agent *agent, const Drover__AgentOrders *o)
+{
+	uint64_t *was = agent->obeyed;
+
+	if (o->incarnation < was[0] || (o->incarnation == was[0] && o->term < was[1]))
+		sim_broken(agent->host->sim, "R7: %s obeys orders of term %llu after those of term %llu",
+			   agent->host->name, (unsigned long long)o->term, (unsigned long long)was[1]);
+	was[0] = o->incarnation;
+	was[1] = o->term;
+	was[2] = o->index;
+}
+
+/* Whether that source could go on, and does not. */
+static bool stands_still(struct cluster *cl, const struct shadow_attempt *t)
+{
+	struct sim *sim = cl->sim;
+	struct sim_agent *a = t->src >= 0 ? &sim->hosts[t->src].agent : NULL;
+	struct sim_qemu *q = a != NULL && t->vm >= 0 ? sim_qemu_by_pid(sim, a->vms[t->vm].pid) : NULL;
+
+	return t->decision == DROVER__MOVE_DECISION__DECISION_ABORT && !t->src_gone && q != NULL &&
+	       q->proc.alive && !q->hung && q->run != MOVE_RUN_RUNNING && a->coord >= 0 && a->proc.alive &&
+	       a->proc.stopped_until <= sim->now && q->proc.stopped_until <= sim->now &&
+	       agent_lease_valid(&a->lease, env_now_us(&a->env)) && !a->vms[t->vm].stopping;
+}
+
+/* R3: a committed abort alone lets the source go on, whatever the destination does. */
+static void check_aborts(struct cluster *cl)
+{
+	struct sim *sim = cl->sim;
+	bool still[SIM_VMS] = {false};
+
+	for (unsigned i = 0; i < cl->shadow.n_attempts; i++)
+		if (stands_still(cl, &cl->shadow.attempts[i]))
+			still[cl->shadow.attempts[i].vm] = true;
+	for (unsigned v = 0; v < sim->n_vms; v++) {
+		if (!still[v])
+			cl->dark_abort[v] = 0;
+		else if (cl->dark_abort[v] == 0)
+			cl->dark_abort[v] = sim->now;
+		else if (sim->now - cl->dark_abort[v] > 10 * SIM_S)
+			sim_broken(sim, "R3: the move of vm%u is aborted, and its source stands still",
+				   v + 1);
+	}
+}
+
 /* R7: an agent hears of what is committed, and of nothing else. */
 void cluster_check_orders(struct sim_agent *agent, const Drover__AgentOrders *orders)
 {
@@ -342,6 +448,10 @@ static void check_leases(struct coord *c)
 	struct cluster *cl = c->sim->cluster;
 	struct lease_book *book = c->server->lease;
 
+	/* One that has been deposed and does not know it yet decides nothing any more. */
+	for (unsigned i = 0; i < cl->n_coords; i++)
+		if (cl->coords[i].raft != NULL && cl->coords[i].raft->current_term > c->raft->current_term)
+			return;
 	for (unsigned i = 0; i < cl->sim->n_hosts; i++) {
 		struct sim_agent *a = &cl->sim->hosts[i].agent;
 
@@ -355,6 +465,37 @@ static void check_leases(struct coord *c)
 }
 
 /* ---------------------------------------------------------------- after every event */
+
+/* R15: what its disk has acknowledged once is there, or it has no vote. */
+static void check_log(struct coord *c)
+{
+	if (c->must_have > 0) {
+		c->lacks = c->raft->last_stored < c->must_have;
+		if (c->lacks && !c->server->vouch.mute)
+			sim_broken(c->sim,
+				   "R15: the log of %s ends at %llu, it had acknowledged %llu, and it votes",
+				   c->name, (unsigned long long)c->raft->last_stored,
+				   (unsigned long long)c->must_have);
+		if (!c->lacks)
+			c->must_have = 0;
+	}
+	if (!c->lacks)
+		c->stored = c->raft->last_stored;
+}
+
+/* R14: nobody decides before an entry of the own term is committed. */
+static void check_own_term(struct coord *c)
+{
+	if (c->raft->state != RAFT_LEADER)
+		return;
+	if (c->lead_term != c->raft->current_term) {
+		c->lead_term = c->raft->current_term;
+		c->lead_from = c->raft->last_stored;
+	}
+	if (c->server->leading_term == c->raft->current_term && c->raft->commit_index <= c->lead_from)
+		sim_broken(c->sim, "R14: %s decides in term %llu before anything of it is committed", c->name,
+			   (unsigned long long)c->lead_term);
+}
 
 static void check_member(struct coord *c)
 {
@@ -372,8 +513,10 @@ static void check_member(struct coord *c)
 			sim_broken(c->sim, "two leaders of term %llu", (unsigned long long)term);
 		sh->leader_of[term] = c->member;
 	}
-	if (c->server->lease != NULL)
+	if (c->server->lease != NULL && db_failed(c->server->db, NULL) == 0)
 		check_leases(c);
+	check_log(c);
+	check_own_term(c);
 }
 
 void cluster_check(struct sim *sim)
@@ -383,6 +526,10 @@ void cluster_check(struct sim *sim)
 	if (sim->truth_changed) {
 		sim->truth_changed = false;
 		sim_check_copies(sim);
+	}
+	if (sim->now >= sim->cluster->next_look) {
+		sim->cluster->next_look = sim->now + 200 * SIM_MS;
+		check_aborts(sim->cluster);
 	}
 	c = sim->last != NULL ? coord_of(sim, sim->last) : NULL;
 	if (c != NULL && coord_up(c))
@@ -434,6 +581,13 @@ static const char *why_restless(struct cluster *cl)
 			if (sim->hosts[i].agent.machines[k].used &&
 			    move_phase(sim->hosts[i].agent.machines[k].m) != DROVER__MOVE_PHASE__PHASE_GONE)
 				return why;
+	}
+	for (unsigned i = 0; i < sim->n_hosts; i++) {
+		const struct sim_agent *a = &sim->hosts[i].agent;
+
+		if (!db_exists(db, "SELECT 1 FROM node WHERE name = ? AND start_id = ?", "sb",
+			       sim->hosts[i].name, a->start_id, sizeof(a->start_id)))
+			return "a session is not in the rows";
 	}
 	if (db_exists(db, "SELECT 1 FROM node WHERE coordinator = '' OR health <> 'up'", ""))
 		return "a node is not up";

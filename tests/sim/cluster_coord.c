@@ -251,6 +251,10 @@ static void ev_start(struct sim *sim, struct sim_event *ev)
 	snprintf(conf.run_dir, sizeof(conf.run_dir), "/sim/run/%s", c->name);
 	sim_trace(sim, "%s: coordinator starts", c->name);
 	c->server = server_new(&conf, (qb_loop_t *)c, &c->env, &err);
+	if (c->server != NULL && c->server->identity.member != c->member)
+		c->stored = 0;
+	c->must_have = c->stored;
+	c->lacks = false;
 	if (c->server != NULL && c->server->identity.member != c->member) {
 		c->member = c->server->identity.member; /* as another one */
 		c->term = c->vote = 0;

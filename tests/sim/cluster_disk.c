@@ -232,6 +232,18 @@ void disk_copy(struct disk *to, const struct disk *from)
 	}
 }
 
+void disk_checkpoint(struct disk *disk)
+{
+	char path[64];
+	sqlite3 *sql = NULL;
+
+	sqlite3_snprintf(sizeof(path), path, "/sim/%s/log.db", disk->owner->name);
+	if (sqlite3_open(path, &sql) == SQLITE_OK)
+		sqlite3_exec(sql, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA wal_checkpoint(TRUNCATE)", NULL,
+			     NULL, NULL);
+	sqlite3_close(sql);
+}
+
 void disk_flip_bit(struct disk *disk, uint64_t where)
 {
 	size_t all = 0;

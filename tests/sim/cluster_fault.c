@@ -11,562 +11,20 @@
 
 #include <raft.h>
 
-#include "cluster.h"
+#include "cluster_fault.h"
 #include "coordinator/server.h"
 #include "sim_agent.h"
 
 #define FAULTS_MAX 16
-
-struct fault {
-	enum fault_kind kind;
-	unsigned phase;	 /* waits for it; 0 = for its time */
-	uint64_t latest; /* happens then in any case */
-	bool armed, done, healed;
-	unsigned host, coord, other;
-	uint64_t lasts;
-};
-
-struct kind {
-	const char *name;
-	unsigned weight;
-	void (*begin)(struct cluster *cl, struct fault *f);
-	void (*end)(struct cluster *cl, struct fault *f);
-	bool disk; /* takes a member's log away */
-};
+#define OLD_ENOUGH (5 * SIM_S)
 
 static struct fault faults[FAULTS_MAX];
 static unsigned n_faults;
-static struct disk old_disks[SIM_COORDS];
-
-/* ---------------------------------------------------------------- coordinators */
+static uint64_t begun_at;
 
 static struct coord *target(struct cluster *cl, const struct fault *f)
 {
 	return &cl->coords[f->coord];
-}
-
-static struct coord *leader_or_any(struct cluster *cl, struct fault *f)
-{
-	struct coord *leader = cluster_leader(cl);
-
-	if (leader != NULL)
-		f->coord = leader->id;
-	return target(cl, f);
-}
-
-static void lose_power(struct cluster *cl, struct coord *c)
-{
-	/* In the middle of what its disk does next; or now. */
-	if (c->proc.alive && sim_random(cl->sim, 3) != 0)
-		c->disk.crash_in = 1 + (unsigned)sim_random(cl->sim, 60);
-	else
-		coord_power_loss(c);
-}
-
-static void coord_kill_begin(struct cluster *cl, struct fault *f)
-{
-	coord_kill(target(cl, f));
-}
-
-static void coord_power_begin(struct cluster *cl, struct fault *f)
-{
-	lose_power(cl, target(cl, f));
-}
-
-static void leader_kill_begin(struct cluster *cl, struct fault *f)
-{
-	coord_kill(leader_or_any(cl, f));
-}
-
-static void leader_power_begin(struct cluster *cl, struct fault *f)
-{
-	lose_power(cl, leader_or_any(cl, f));
-}
-
-static void pause_coord(struct cluster *cl, struct coord *c, uint64_t lasts)
-{
-	if (c->proc.alive && c->proc.stopped_until < cl->sim->now + lasts)
-		c->proc.stopped_until = cl->sim->now + lasts;
-}
-
-static void coord_pause_begin(struct cluster *cl, struct fault *f)
-{
-	pause_coord(cl, target(cl, f), f->lasts);
-}
-
-static void leader_pause_begin(struct cluster *cl, struct fault *f)
-{
-	pause_coord(cl, leader_or_any(cl, f), f->lasts);
-}
-
-static void coord_stop_begin(struct cluster *cl, struct fault *f)
-{
-	coord_stop(target(cl, f));
-}
-
-/* ---------------------------------------------------------------- hosts */
-
-static void stop_procs(struct cluster *cl, unsigned host, uint64_t until)
-{
-	struct sim *sim = cl->sim;
-
-	if (sim->hosts[host].agent.proc.alive)
-		sim->hosts[host].agent.proc.stopped_until = until;
-	for (unsigned i = 0; i < sim->n_qemus; i++)
-		if (sim->qemus[i]->host->id == host && sim->qemus[i]->proc.alive)
-			sim->qemus[i]->proc.stopped_until = until;
-	for (unsigned i = 0; i < sim->n_relays; i++)
-		if (sim->relays[i]->host->id == host && sim->relays[i]->proc.alive)
-			sim->relays[i]->proc.stopped_until = until;
-}
-
-static void host_pause_begin(struct cluster *cl, struct fault *f)
-{
-	uint64_t until = cl->sim->now + f->lasts;
-
-	cl->site_paused[f->host] = until;
-	stop_procs(cl, f->host, until);
-	if (f->host < cl->n_coords)
-		pause_coord(cl, &cl->coords[f->host], f->lasts);
-	net_changed(cl);
-}
-
-static void host_pause_end(struct cluster *cl, struct fault *f)
-{
-	(void)f;
-	net_changed(cl);
-}
-
-static void host_power_begin(struct cluster *cl, struct fault *f)
-{
-	struct sim *sim = cl->sim;
-	struct sim_agent *a = &sim->hosts[f->host].agent;
-
-	if (cl->site_down[f->host])
-		return;
-	sim_trace(sim, "%s loses power", sim->hosts[f->host].name);
-	cl->site_down[f->host] = true;
-	a->no_restart = true;
-	sim_agent_kill(a);
-	for (unsigned i = 0; i < sim->n_qemus; i++) {
-		struct sim_qemu *q = sim->qemus[i];
-
-		if (!q->proc.alive || q->host->id != f->host)
-			continue;
-		if (!q->incoming || q->mig == MOVE_MIG_COMPLETED)
-			cl->vm_killed[q->vm] = true;
-		sim_qemu_kill(q, true);
-	}
-	for (unsigned i = 0; i < sim->n_relays; i++)
-		if (sim->relays[i]->proc.alive && sim->relays[i]->host->id == f->host)
-			sim_relay_end(sim->relays[i]);
-	conns_process_gone(sim, &a->proc, false);
-	if (f->host < cl->n_coords) {
-		cl->coords[f->host].keep_down = true;
-		coord_power_loss(&cl->coords[f->host]);
-	}
-	net_changed(cl);
-	if (sim_random(sim, 2) == 0)
-		client_fence(&cl->clients[CLIENTS - 2], f->host);
-}
-
-static void host_power_end(struct cluster *cl, struct fault *f)
-{
-	struct sim *sim = cl->sim;
-	struct sim_agent *a = &sim->hosts[f->host].agent;
-
-	if (!cl->site_down[f->host])
-		return;
-	sim_trace(sim, "%s boots", sim->hosts[f->host].name);
-	cl->site_down[f->host] = false;
-	for (unsigned k = 0; k < 16; k++)
-		cl->boot_id[f->host][k] = (uint8_t)sim_random(sim, 256);
-	a->no_restart = false;
-	if (!a->proc.alive)
-		sim_agent_start(a);
-	if (f->host < cl->n_coords) {
-		cl->coords[f->host].keep_down = false;
-		coord_start(&cl->coords[f->host]);
-	}
-	net_changed(cl);
-}
-
-/* ---------------------------------------------------------------- agents, relays, QEMUs */
-
-static void agent_kill_begin(struct cluster *cl, struct fault *f)
-{
-	struct sim_agent *a = &cl->sim->hosts[f->host].agent;
-
-	a->restart_delay = sim_between(cl->sim, 100 * SIM_MS, 5 * SIM_S);
-	sim_agent_kill(a);
-}
-
-static void agent_pause_begin(struct cluster *cl, struct fault *f)
-{
-	struct sim_agent *a = &cl->sim->hosts[f->host].agent;
-
-	if (a->proc.alive)
-		a->proc.stopped_until = cl->sim->now + f->lasts;
-}
-
-static int point_host = -1;
-
-static void on_point(struct sim *sim, struct sim_agent *agent, const char *name)
-{
-	(void)name;
-	if (point_host != (int)agent->host->id || sim->running != agent)
-		return;
-	point_host = -1;
-	agent->restart_delay = sim_between(sim, 100 * SIM_MS, 5 * SIM_S);
-	sim_agent_kill(agent); /* does not return */
-}
-
-static void agent_point_begin(struct cluster *cl, struct fault *f)
-{
-	(void)cl;
-	point_host = (int)f->host;
-}
-
-static void agent_point_end(struct cluster *cl, struct fault *f)
-{
-	(void)cl;
-	(void)f;
-	point_host = -1;
-}
-
-static void relay_kill_begin(struct cluster *cl, struct fault *f)
-{
-	struct sim *sim = cl->sim;
-	struct sim_relay *found = NULL;
-
-	for (unsigned i = 0; i < sim->n_relays; i++)
-		if (sim->relays[i]->proc.alive && (found == NULL || sim->relays[i]->host->id == f->host))
-			found = sim->relays[i];
-	if (found != NULL)
-		sim_relay_end(found);
-}
-
-static void qemu_kill_begin(struct cluster *cl, struct fault *f)
-{
-	struct sim *sim = cl->sim;
-	struct sim_qemu *found = NULL;
-
-	for (unsigned i = 0; i < sim->n_qemus; i++) {
-		struct sim_qemu *q = sim->qemus[i];
-
-		if (q->proc.alive && (found == NULL || (q->host->id == f->host && q->mig != MOVE_MIG_NONE)))
-			found = q;
-	}
-	if (found == NULL)
-		return;
-	if (!found->incoming || found->mig == MOVE_MIG_COMPLETED)
-		cl->vm_killed[found->vm] = true;
-	sim_trace(sim, "QEMU %llu of vm%d on %s is killed", (unsigned long long)found->pid, found->vm + 1,
-		  found->host->name);
-	sim_qemu_kill(found, true);
-}
-
-static void guest_off_begin(struct cluster *cl, struct fault *f)
-{
-	struct sim *sim = cl->sim;
-
-	for (unsigned i = 0; i < sim->n_qemus; i++) {
-		struct sim_qemu *q = sim->qemus[i];
-
-		if (!sim_qemu_runs(q) || (q->host->id != f->host && i + 1 < sim->n_qemus))
-			continue;
-		cl->vm_killed[q->vm] = true;
-		q->guest_off = true;
-		sim_trace(sim, "the guest of vm%d shuts itself down", q->vm + 1);
-		sim_qemu_kill(q, false);
-		return;
-	}
-}
-
-/* ---------------------------------------------------------------- network */
-
-static void cut_both(struct cluster *cl, unsigned a, unsigned b, bool cut)
-{
-	if (a == b)
-		return;
-	net_cut(cl, a, b, cut);
-	net_cut(cl, b, a, cut);
-}
-
-static void cut_coords(struct cluster *cl, struct fault *f, bool cut)
-{
-	for (unsigned i = 0; i < cl->n_coords; i++)
-		cut_both(cl, f->coord, i, cut);
-	net_changed(cl);
-}
-
-static void cut_coords_begin(struct cluster *cl, struct fault *f)
-{
-	if (sim_random(cl->sim, 2) == 0)
-		leader_or_any(cl, f);
-	cut_coords(cl, f, true);
-}
-
-static void cut_coords_end(struct cluster *cl, struct fault *f)
-{
-	cut_coords(cl, f, false);
-}
-
-static void one_way_begin(struct cluster *cl, struct fault *f)
-{
-	if (f->other != f->coord)
-		net_cut(cl, f->other, f->coord, true);
-	net_changed(cl);
-}
-
-static void one_way_end(struct cluster *cl, struct fault *f)
-{
-	net_cut(cl, f->other, f->coord, false);
-	net_changed(cl);
-}
-
-static void cut_agent(struct cluster *cl, struct fault *f, bool cut)
-{
-	for (unsigned i = 0; i < cl->n_coords; i++)
-		cut_both(cl, f->host, i, cut);
-	net_changed(cl);
-}
-
-static void cut_agent_begin(struct cluster *cl, struct fault *f)
-{
-	cut_agent(cl, f, true);
-}
-
-static void cut_agent_end(struct cluster *cl, struct fault *f)
-{
-	cut_agent(cl, f, false);
-}
-
-static void cut_one_begin(struct cluster *cl, struct fault *f)
-{
-	cut_both(cl, f->host, f->coord, true);
-	net_changed(cl);
-}
-
-static void cut_one_end(struct cluster *cl, struct fault *f)
-{
-	cut_both(cl, f->host, f->coord, false);
-	net_changed(cl);
-}
-
-static void cut_relays(struct cluster *cl, unsigned host, bool cut)
-{
-	for (unsigned i = 0; i < cl->sim->n_hosts; i++)
-		cl->sim->data_cut[host][i] = cl->sim->data_cut[i][host] = cut && i != host;
-	sim_relays_look(cl->sim);
-}
-
-static void cut_relays_begin(struct cluster *cl, struct fault *f)
-{
-	cut_relays(cl, f->host, true);
-}
-
-static void cut_relays_end(struct cluster *cl, struct fault *f)
-{
-	cut_relays(cl, f->host, false);
-}
-
-static void cut_return_begin(struct cluster *cl, struct fault *f)
-{
-	(void)f;
-	cl->sim->return_cut = true;
-}
-
-static void cut_return_end(struct cluster *cl, struct fault *f)
-{
-	(void)f;
-	cl->sim->return_cut = false;
-	sim_relays_look(cl->sim);
-}
-
-static void cut_host_begin(struct cluster *cl, struct fault *f)
-{
-	cut_relays(cl, f->host, true);
-	cut_agent(cl, f, true);
-}
-
-static void cut_host_end(struct cluster *cl, struct fault *f)
-{
-	cut_relays(cl, f->host, false);
-	cut_agent(cl, f, false);
-}
-
-static void bad_net_begin(struct cluster *cl, struct fault *f)
-{
-	(void)f;
-	cl->bad_net = 5 + (unsigned)sim_random(cl->sim, 40);
-}
-
-static void bad_net_end(struct cluster *cl, struct fault *f)
-{
-	(void)f;
-	cl->bad_net = 0;
-}
-
-static void late_begin(struct cluster *cl, struct fault *f)
-{
-	conns_delay(cl, &cl->sim->hosts[f->host].agent.proc, sim_between(cl->sim, 100 * SIM_MS, 6 * SIM_S));
-}
-
-static void late_end(struct cluster *cl, struct fault *f)
-{
-	conns_delay(cl, &cl->sim->hosts[f->host].agent.proc, 0);
-}
-
-static void break_begin(struct cluster *cl, struct fault *f)
-{
-	conns_break(cl, &cl->sim->hosts[f->host].agent.proc);
-}
-
-/* ---------------------------------------------------------------- disks, clocks */
-
-static void slow_begin(struct cluster *cl, struct fault *f)
-{
-	target(cl, f)->disk.slow_us = sim_between(cl->sim, 20 * SIM_MS, 2 * SIM_S);
-}
-
-static void slow_end(struct cluster *cl, struct fault *f)
-{
-	target(cl, f)->disk.slow_us = 0;
-}
-
-static void sync_begin(struct cluster *cl, struct fault *f)
-{
-	target(cl, f)->disk.fail_sync = 1 + (unsigned)sim_random(cl->sim, 8);
-}
-
-static void full_begin(struct cluster *cl, struct fault *f)
-{
-	target(cl, f)->disk.full = true;
-}
-
-static void full_end(struct cluster *cl, struct fault *f)
-{
-	target(cl, f)->disk.full = false;
-}
-
-static void down_then(struct cluster *cl, struct coord *c)
-{
-	(void)cl;
-	c->keep_down = true;
-	coord_kill(c);
-}
-
-static void up_again(struct coord *c)
-{
-	c->keep_down = false;
-	coord_start(c);
-}
-
-static void old_begin(struct cluster *cl, struct fault *f)
-{
-	down_then(cl, target(cl, f));
-	disk_copy(&target(cl, f)->disk, &old_disks[f->coord]);
-	target(cl, f)->old_copy = true;
-	sim_trace(cl->sim, "%s gets an old copy of its disk", target(cl, f)->name);
-}
-
-static void flip_begin(struct cluster *cl, struct fault *f)
-{
-	unsigned bits = 1 + (unsigned)sim_random(cl->sim, 4);
-
-	down_then(cl, target(cl, f));
-	for (; bits > 0; bits--)
-		disk_flip_bit(&target(cl, f)->disk, sim_random(cl->sim, UINT64_MAX));
-}
-
-static void disk_end(struct cluster *cl, struct fault *f)
-{
-	up_again(target(cl, f));
-}
-
-/* The disk is new, or the whole machine: the operator makes it a member again. */
-static void wipe_begin(struct cluster *cl, struct fault *f)
-{
-	struct coord *c = target(cl, f);
-
-	down_then(cl, c);
-	disk_wipe(&c->disk);
-}
-
-static void wipe_end(struct cluster *cl, struct fault *f)
-{
-	operator_rejoin(target(cl, f), false);
-	(void)cl;
-}
-
-static void replace_end(struct cluster *cl, struct fault *f)
-{
-	operator_rejoin(target(cl, f), true);
-	(void)cl;
-}
-
-static void rate_begin(struct cluster *cl, struct fault *f)
-{
-	int64_t ppm = (int64_t)sim_random(cl->sim, 10000) - 5000;
-
-	sim_clock_rate(cl->sim, &cl->site_clock[f->host], ppm);
-	sim_clock_rate(cl->sim, &cl->sim->hosts[f->host].clock, ppm);
-}
-
-static void utc_begin(struct cluster *cl, struct fault *f)
-{
-	target(cl, f)->utc_offset = (int64_t)sim_random(cl->sim, 7200 * SIM_S) - (int64_t)(3600 * SIM_S);
-}
-
-static const struct kind kinds[F_N] = {
-	[F_COORD_KILL] = {"coord-kill", 4, coord_kill_begin, NULL, false},
-	[F_COORD_POWER] = {"coord-power", 5, coord_power_begin, NULL, false},
-	[F_LEADER_KILL] = {"leader-kill", 5, leader_kill_begin, NULL, false},
-	[F_LEADER_POWER] = {"leader-power", 5, leader_power_begin, NULL, false},
-	[F_COORD_PAUSE] = {"coord-pause", 3, coord_pause_begin, NULL, false},
-	[F_LEADER_PAUSE] = {"leader-pause", 4, leader_pause_begin, NULL, false},
-	[F_COORD_STOP] = {"coord-stop", 3, coord_stop_begin, NULL, false},
-	[F_HOST_PAUSE] = {"host-pause", 3, host_pause_begin, host_pause_end, false},
-	[F_HOST_POWER] = {"host-power", 3, host_power_begin, host_power_end, false},
-	[F_AGENT_KILL] = {"agent-kill", 5, agent_kill_begin, NULL, false},
-	[F_AGENT_PAUSE] = {"agent-pause", 3, agent_pause_begin, NULL, false},
-	[F_AGENT_POINT] = {"agent-point", 5, agent_point_begin, agent_point_end, false},
-	[F_RELAY_KILL] = {"relay-kill", 4, relay_kill_begin, NULL, false},
-	[F_QEMU_KILL] = {"qemu-kill", 3, qemu_kill_begin, NULL, false},
-	[F_CUT_COORDS] = {"cut-coords", 5, cut_coords_begin, cut_coords_end, false},
-	[F_CUT_ONE_WAY] = {"cut-one-way", 4, one_way_begin, one_way_end, false},
-	[F_CUT_AGENT] = {"cut-agent", 4, cut_agent_begin, cut_agent_end, false},
-	[F_CUT_AGENT_ONE] = {"cut-session", 3, cut_one_begin, cut_one_end, false},
-	[F_CUT_RELAYS] = {"cut-relays", 4, cut_relays_begin, cut_relays_end, false},
-	[F_CUT_RETURN] = {"cut-return", 3, cut_return_begin, cut_return_end, false},
-	[F_CUT_HOST] = {"cut-host", 4, cut_host_begin, cut_host_end, false},
-	[F_BAD_NET] = {"bad-net", 4, bad_net_begin, bad_net_end, false},
-	[F_AGENT_LATE] = {"late", 4, late_begin, late_end, false},
-	[F_AGENT_BREAK] = {"break", 3, break_begin, NULL, false},
-	[F_DISK_SLOW] = {"disk-slow", 3, slow_begin, slow_end, false},
-	[F_DISK_SYNC] = {"disk-sync", 3, sync_begin, NULL, true},
-	[F_DISK_FULL] = {"disk-full", 3, full_begin, full_end, false},
-	[F_DISK_OLD] = {"disk-old", 3, old_begin, disk_end, true},
-	[F_DISK_WIPE] = {"disk-wipe", 3, wipe_begin, wipe_end, true},
-	[F_DISK_FLIP] = {"disk-flip", 3, flip_begin, disk_end, true},
-	[F_CLOCK_RATE] = {"clock-rate", 2, rate_begin, NULL, false},
-	[F_UTC_JUMP] = {"utc-jump", 2, utc_begin, NULL, false},
-	[F_REPLACE] = {"replace", 3, wipe_begin, replace_end, true},
-	[F_GUEST_OFF] = {"guest-off", 2, guest_off_begin, NULL, false},
-};
-
-const char *fault_name(enum fault_kind kind)
-{
-	return kinds[kind].name;
-}
-
-enum fault_kind fault_named(const char *name)
-{
-	for (unsigned i = 0; i < F_N; i++)
-		if (strcmp(kinds[i].name, name) == 0)
-			return (enum fault_kind)i;
-	return F_N;
 }
 
 /* ---------------------------------------------------------------- when they happen */
@@ -588,6 +46,34 @@ static void note_phases(struct cluster *cl, enum fault_kind kind)
 		cl->result->phase_faults[kind][0]++;
 }
 
+/* Every coordinator hears every other. */
+static bool is_calm(const struct cluster *cl)
+{
+	for (unsigned i = 0; i < cl->n_coords; i++) {
+		const struct coord *c = &cl->coords[i];
+
+		if (!coord_up(c) || c->proc.stopped_until > cl->sim->now ||
+		    c->ring.view != (1u << cl->n_coords) - 1)
+			return false;
+		for (unsigned k = 0; k < cl->n_coords; k++)
+			if (!net_reaches(cl, i, k))
+				return false;
+	}
+	return cl->bad_net == 0 && cl->sim->now > cl->rough_until;
+}
+
+/* An old copy has been put in, and it is not yet settled what becomes of its member. */
+static bool old_copy_under_way(const struct cluster *cl)
+{
+	for (unsigned i = 0; i < cl->n_coords; i++) {
+		const struct coord *c = &cl->coords[i];
+
+		if (c->old_copy && (!coord_up(c) || c->server->vouch.mute))
+			return true;
+	}
+	return false;
+}
+
 /* A majority of good logs must stay: what cannot be survived proves nothing. */
 static bool may_damage(struct cluster *cl, struct fault *f)
 {
@@ -595,6 +81,12 @@ static bool may_damage(struct cluster *cl, struct fault *f)
 	unsigned damaged = 1;
 
 	if (leader == NULL || !coord_up(target(cl, f)))
+		return false;
+	/*
+	 * A log from a backup is known by what the others have seen of it (coordinator/vouch.h): at least
+	 * by once a second, and only by those whom it hears before it votes.
+	 */
+	if (f->kind == F_DISK_OLD && (cl->sim->now < begun_at + OLD_ENOUGH || !is_calm(cl)))
 		return false;
 	for (unsigned i = 0; i < cl->n_coords; i++) {
 		struct coord *c = &cl->coords[i];
@@ -617,10 +109,18 @@ static void ev_heal(struct sim *sim, struct sim_event *ev)
 	if (f->healed)
 		return;
 	f->healed = true;
-	if (kinds[f->kind].end == NULL)
+	if (fault_kinds[f->kind].end == NULL)
 		return;
 	sim_trace(sim, "HEALS %s", fault_name(f->kind));
-	kinds[f->kind].end(sim->cluster, f);
+	fault_kinds[f->kind].end(sim->cluster, f);
+}
+
+/* It touches coordinators or what is between them. */
+static bool is_rough(enum fault_kind kind)
+{
+	return kind <= F_HOST_POWER || (kind >= F_CUT_COORDS && kind <= F_CUT_AGENT_ONE) ||
+	       kind == F_CUT_HOST || kind == F_BAD_NET || (kind >= F_DISK_SLOW && kind <= F_DISK_FLIP) ||
+	       kind == F_REPLACE || kind == F_STATE_DB;
 }
 
 static void ev_fault(struct sim *sim, struct sim_event *ev)
@@ -631,7 +131,13 @@ static void ev_fault(struct sim *sim, struct sim_event *ev)
 	if (f->done || cl->settle)
 		return;
 	f->done = true;
-	if (kinds[f->kind].disk) {
+	if (is_rough(f->kind) && old_copy_under_way(cl))
+		f->kind = F_RELAY_KILL;
+	if (is_rough(f->kind))
+		cl->rough_until = sim->now + f->lasts + 3 * SIM_S;
+	if (f->kind == F_DISK_OLD)
+		f->lasts = sim_between(sim, 50 * SIM_MS, 800 * SIM_MS);
+	if (fault_kinds[f->kind].disk) {
 		if (may_damage(cl, f)) {
 			target(cl, f)->damaged = true;
 			target(cl, f)->damaged_at = sim->now;
@@ -644,7 +150,7 @@ static void ev_fault(struct sim *sim, struct sim_event *ev)
 	note_phases(cl, f->kind);
 	cl->result->faults++;
 	sim_post(sim, f->lasts, NULL, ev_heal, f);
-	kinds[f->kind].begin(cl, f);
+	fault_kinds[f->kind].begin(cl, f);
 }
 
 static const uint64_t delays[] = {0, 0, 300, 2 * SIM_MS, 12 * SIM_MS, 70 * SIM_MS, 400 * SIM_MS};
@@ -653,6 +159,7 @@ static void on_record(struct sim_machine *mc, const struct move_record *rec)
 {
 	struct sim *sim = mc->agent->host->sim;
 
+	cluster_check_record(mc, rec);
 	for (unsigned i = 0; i < n_faults; i++) {
 		struct fault *f = &faults[i];
 
@@ -664,7 +171,7 @@ static void on_record(struct sim_machine *mc, const struct move_record *rec)
 			f->done = true;
 			note_phases(sim->cluster, f->kind);
 			sim->cluster->result->faults++;
-			point_host = (int)f->host;
+			fault_point_host = (int)f->host;
 			return;
 		}
 		sim_post(sim, delays[sim_random(sim, sizeof(delays) / sizeof(delays[0]))], NULL, ev_fault, f);
@@ -703,12 +210,12 @@ static enum fault_kind choose_kind(struct cluster *cl)
 		return named[sim_random(cl->sim, n)];
 	}
 	for (unsigned i = 0; i < F_N; i++)
-		sum += kinds[i].weight;
+		sum += fault_kinds[i].weight;
 	pick = sim_random(cl->sim, sum);
 	for (unsigned i = 0; i < F_N; i++) {
-		if (pick < kinds[i].weight)
+		if (pick < fault_kinds[i].weight)
 			return (enum fault_kind)i;
-		pick -= kinds[i].weight;
+		pick -= fault_kinds[i].weight;
 	}
 	return F_COORD_KILL;
 }
@@ -725,12 +232,13 @@ uint64_t faults_begin(struct cluster *cl)
 	struct sim *sim = cl->sim;
 	uint64_t window = sim_between(sim, 8 * SIM_S, 20 * SIM_S);
 
-	point_host = -1;
-	sim->on_point = on_point;
+	fault_point_host = -1;
+	begun_at = sim->now;
+	sim->on_point = fault_on_point;
 	sim->on_record = on_record;
 	n_faults = (unsigned)sim_between(sim, 6, 11);
 	for (unsigned i = 0; i < cl->n_coords; i++)
-		disk_copy(&old_disks[i], &cl->coords[i].disk);
+		disk_copy(&fault_old_disks[i], &cl->coords[i].disk);
 	for (unsigned i = 0; i < n_faults; i++) {
 		struct fault *f = &faults[i];
 
@@ -740,6 +248,8 @@ uint64_t faults_begin(struct cluster *cl)
 				    .other = (unsigned)sim_random(
 					    sim, cl->n_coords > sim->n_hosts ? cl->n_coords : sim->n_hosts),
 				    .lasts = how_long(sim)};
+		if (cl->profile != NULL)
+			f->lasts += cl->profile->least_us;
 		if (i > 1 && sim_random(sim, 5) < 3)
 			f->phase = choose_phase(sim);
 		f->latest = sim_between(sim, SIM_S, window);
@@ -755,8 +265,8 @@ void faults_heal(struct cluster *cl)
 
 		if (!f->done)
 			f->done = true;
-		else if (!f->healed && kinds[f->kind].end != NULL && f->kind != F_HOST_PAUSE)
-			kinds[f->kind].end(cl, f);
+		else if (!f->healed && fault_kinds[f->kind].end != NULL && f->kind != F_HOST_PAUSE)
+			fault_kinds[f->kind].end(cl, f);
 		f->healed = f->kind != F_HOST_PAUSE;
 	}
 	for (unsigned i = 0; i < cl->n_coords; i++) {

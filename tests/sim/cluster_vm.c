@@ -52,6 +52,7 @@ static void first_cont(struct sim_agent *agent, int vm)
 
 	if (!row->here || !row->prelaunch || row->starting || q == NULL || !q->proc.alive || !lease_ok(agent))
 		return;
+	cluster_check_start(agent, vm);
 	sim_qemu_qmp(q, agent, 0, 0, DROVER__MOVE_ROLE__MOVE_SRC, MOVE_QMP_CONT, 0, NULL);
 	sim_post(sim_of(agent), 5 * SIM_MS, &agent->proc, ev_look, agent);
 }
@@ -225,6 +226,8 @@ void cluster_vm_orders(struct sim_agent *agent, const Drover__AgentOrders *order
 	for (size_t i = 0; i < orders->n_vms; i++)
 		obey(agent, orders->vms[i]);
 	sweep(agent, orders);
+	if (agent->leaving && orders->leaving_committed)
+		sim_agent_kill(agent); /* does not return */
 }
 
 /* A lease came: what waited for one. */

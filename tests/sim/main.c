@@ -4,14 +4,15 @@
 #include <string.h>
 
 #include "matrix.h"
+#include "mutants.h"
 #include "seeds.h"
 
 static void usage(FILE *out)
 {
 	fputs("usage: run --seeds A..B [--jobs N]     whole clusters under faults, a seed each\n"
-	      "       run --seed N [--trace]         one of them\n"
+	      "       run --seed N [--mutant NAME] [--trace]   one of them\n"
 	      "       run --matrix [--quick] [--seeds N] [--jobs N]   every pair of phases × every fault\n"
-	      "       run --mutant NAME|all          a bug on purpose: the matrix must catch it\n"
+	      "       run --mutant NAME|all          a bug on purpose: seeds or the matrix must catch it\n"
 	      "       run --mutants                  their names\n"
 	      "       run --case SCENE,SRC,DST,FAULT,DELAY,SEED [--trace]   one run (as a failure prints "
 	      "it)\n",
@@ -53,17 +54,6 @@ static int one_case(char *words, bool trace)
 	return r.ok ? 0 : 1;
 }
 
-static int all_mutants(unsigned jobs)
-{
-	unsigned survived = 0;
-	unsigned n = 0;
-
-	for (const char *const *m = matrix_mutants(); *m != NULL; m++, n++)
-		survived += (unsigned)matrix_run_mutant(*m, jobs);
-	printf("%u passed, %u failed, 0 skipped\n", n - survived, survived);
-	return survived == 0 ? 0 : 1;
-}
-
 /* "A..B" or "N" */
 static int seeds_of(const char *range, unsigned jobs)
 {
@@ -103,8 +93,7 @@ int main(int argc, char **argv)
 		} else if (strcmp(argv[i], "--case") == 0 && i + 1 < argc) {
 			words = argv[++i];
 		} else if (strcmp(argv[i], "--mutants") == 0) {
-			for (const char *const *m = matrix_mutants(); *m != NULL; m++)
-				puts(*m);
+			mutants_list();
 			return 0;
 		} else {
 			usage(strcmp(argv[i], "--help") == 0 ? stdout : stderr);
@@ -112,11 +101,13 @@ int main(int argc, char **argv)
 		}
 	}
 	if (seed != NULL)
-		return seeds_one(strtoull(seed, NULL, 10), trace);
+		return seeds_one(strtoull(seed, NULL, 10), mutant, trace);
 	if (words != NULL)
 		return one_case(words, trace);
 	if (mutant != NULL)
-		return strcmp(mutant, "all") == 0 ? all_mutants(jobs) : matrix_run_mutant(mutant, jobs);
+		return mutants_run(mutant, range != NULL ? (unsigned)strtoul(range, NULL, 10) : 0, jobs) == 0
+			       ? 0
+			       : 1;
 	if (matrix)
 		return matrix_run(range != NULL ? (unsigned)strtoul(range, NULL, 10) : 1, jobs, quick) == 0
 			       ? 0

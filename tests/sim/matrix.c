@@ -17,12 +17,17 @@
 #define FIND_SEEDS  12
 #define SHOW_FAILED 3 /* of a row */
 
-static const char *active_mutant = "";
+static char active_mutant[64];
 static bool quick; /* fewer delays */
 
 bool dr_mutant(const char *name)
 {
 	return strcmp(name, active_mutant) == 0;
+}
+
+void matrix_set_mutant(const char *name)
+{
+	snprintf(active_mutant, sizeof(active_mutant), "%s", name);
 }
 
 static const char *const mutants[] = {
@@ -283,10 +288,10 @@ int matrix_run_mutant(const char *name, unsigned jobs)
 			return 1;
 		}
 	}
-	active_mutant = name;
+	matrix_set_mutant(name);
 	for (unsigned i = 0; i < sizeof(scenes) / sizeof(scenes[0]) && !caught; i++)
 		caught = hunt(scenes[i], jobs, &bad, &why);
-	active_mutant = "";
+	matrix_set_mutant("");
 	if (!caught) {
 		printf("mutant %s SURVIVED\n", name);
 		return 1;

@@ -81,5 +81,7 @@ int matrix_run(unsigned seeds, unsigned jobs, bool be_quick);
 /* All cells until one fails: prints which, returns 0 if the mutant was caught. */
 int matrix_run_mutant(const char *name, unsigned jobs);
 const char *const *matrix_mutants(void);
+/* Switches one on in this process; "": none. */
+void matrix_set_mutant(const char *name);
 
 #endif

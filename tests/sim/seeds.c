@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "cluster.h"
+#include "matrix.h"
+#include "mutants.h"
 
 #define HOSTS	    3
 #define VMS	    4
@@ -37,6 +39,9 @@ struct shared {
 		uint64_t seed;
 		char why[512];
 	} failed[WORKERS][SHOW_FAILED];
+	/* Hunting a mutant. */
+	uint64_t caught; /* seed + 1; 0 = not yet */
+	char why[512];
 };
 
 static struct shared *shared;
@@ -61,14 +66,17 @@ static void say(uint64_t seed, const struct cluster_result *r)
 	       r->ok ? "" : r->why);
 }
 
-int seeds_one(uint64_t seed, bool trace)
+int seeds_one(uint64_t seed, const char *mutant, bool trace)
 {
 	static struct cluster_result r;
-	struct cluster *cl = cluster_new(cluster_size(seed, NULL), HOSTS, VMS, false);
+	const struct cluster_profile *profile = mutant != NULL ? mutants_profile(mutant) : NULL;
+	struct cluster *cl = cluster_new(cluster_size(seed, profile), HOSTS, VMS, false);
 
 	cl->sim->opt.trace = trace;
 	sim_log_on = trace;
-	cluster_run(cl, seed, NULL, &r);
+	if (mutant != NULL)
+		matrix_set_mutant(mutant);
+	cluster_run(cl, seed, profile, &r);
 	say(seed, &r);
 	fflush(stdout);
 	_exit(r.ok ? 0 : 1); /* what killed processes have left is nobody's to free */
@@ -77,9 +85,9 @@ int seeds_one(uint64_t seed, bool trace)
 /* ---------------------------------------------------------------- workers */
 
 /* A child of its own: the template stays as it is, and whatever breaks breaks only that run. */
-static void run_forked(uint64_t seed, struct cluster_result *out)
+static void run_forked(uint64_t seed, const struct cluster_profile *profile, struct cluster_result *out)
 {
-	unsigned size = cluster_size(seed, NULL);
+	unsigned size = cluster_size(seed, profile);
 	int status = 0;
 	pid_t pid;
 
@@ -89,7 +97,9 @@ static void run_forked(uint64_t seed, struct cluster_result *out)
 	pid = fork();
 	if (pid == 0) {
 		alarm(SEED_CPU_S);
-		cluster_run(templates[size], seed, NULL, out);
+		if (profile != NULL && profile->mutant != NULL)
+			matrix_set_mutant(profile->mutant);
+		cluster_run(templates[size], seed, profile, out);
 		_exit(0);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
@@ -128,7 +138,7 @@ static void worker(unsigned id)
 
 		if (seed > shared->last)
 			return;
-		run_forked(seed, r);
+		run_forked(seed, NULL, r);
 		if (!r->ok && t->failed < SHOW_FAILED) {
 			shared->failed[id][t->failed].seed = seed;
 			memcpy(shared->failed[id][t->failed].why, r->why, sizeof(r->why));
@@ -217,4 +227,51 @@ int seeds_run(uint64_t first, uint64_t last, unsigned jobs)
 	printf("%llu passed, %llu failed, 0 skipped\n", (unsigned long long)(t.runs - t.failed),
 	       (unsigned long long)t.failed + empty);
 	return (int)t.failed + (int)empty;
+}
+
+/* ---------------------------------------------------------------- mutants */
+
+static void hunter(unsigned id, const struct cluster_profile *profile)
+{
+	struct cluster_profile sound = *profile;
+	struct cluster_result *r = &shared->results[id];
+
+	sound.mutant = NULL;
+	while (__atomic_load_n(&shared->caught, __ATOMIC_SEQ_CST) == 0) {
+		uint64_t seed = __atomic_fetch_add(&shared->next, 1, __ATOMIC_SEQ_CST);
+		uint64_t none = 0;
+		char why[sizeof(r->why)];
+
+		if (seed > shared->last)
+			return;
+		run_forked(seed, profile, r);
+		if (r->ok)
+			continue;
+		/* What fails without the mutant as well says nothing about it. */
+		memcpy(why, r->why, sizeof(why));
+		run_forked(seed, &sound, r);
+		if (r->ok && __atomic_compare_exchange_n(&shared->caught, &none, seed + 1, false,
+							 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+			memcpy(shared->why, why, sizeof(why));
+	}
+}
+
+bool seeds_hunt(const struct cluster_profile *profile, uint64_t first, uint64_t last, unsigned jobs,
+		uint64_t *seed, const char **why)
+{
+	setup();
+	shared->next = first;
+	shared->last = last;
+	for (unsigned i = 0; i < jobs && i < WORKERS; i++) {
+		fflush(stdout);
+		if (fork() == 0) {
+			hunter(i, profile);
+			_exit(0);
+		}
+	}
+	while (wait(NULL) > 0)
+		continue;
+	*seed = shared->caught - 1;
+	*why = shared->why;
+	return shared->caught != 0;
 }

@@ -110,9 +110,10 @@ struct sim_qemu {
 	enum move_mig mig;
 	bool was_running; /* source: resumes by itself when the migration fails */
 	bool hung;	  /* big lock held in a blocking write: QMP is dead */
-	bool killed;	  /* by a fault, not by anybody's decision */
-	bool guest_off;	  /* its guest shut itself down */
-	bool autostart;	  /* cont while inmigrate */
+	bool announced;
+	bool killed;	/* by a fault, not by anybody's decision */
+	bool guest_off; /* its guest shut itself down */
+	bool autostart; /* cont while inmigrate */
 	uint64_t max_bandwidth;
 	uint64_t downtime_ms;
 	uint64_t remaining;
@@ -242,6 +243,8 @@ struct sim_agent {
 	void *session_data;	     /* cluster_agent.c */
 	Drover__AgentOrders *newest; /* of this start; cluster_vm.c */
 	uint64_t orders_index;
+	bool leaving;	    /* R10: says good-bye, and ends when that is committed */
+	uint64_t obeyed[3]; /* for the checks: incarnation, term, index of the newest orders */
 	bool dirty;
 	uint64_t restart_delay;
 	bool no_restart;

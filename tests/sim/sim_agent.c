@@ -236,6 +236,7 @@ static void ev_report(struct sim *sim, struct sim_event *ev)
 	sim_host_addresses(agent->host, &facts);
 	report.facts = &facts;
 	report.complete = true;
+	report.leaving = agent->leaving;
 	report.seq = ++agent->report_seq;
 	report.orders_index = agent->orders_index;
 	report.floor_term = agent->floor_term;
@@ -376,6 +377,8 @@ void sim_agent_orders(struct sim_agent *agent, const Drover__AgentOrders *orders
 	     (orders->term < agent->floor_term || orders->index < agent->orders_index)))
 		if (!DR_MUTANT(old_term_obeyed))
 			return; /* R7 */
+	if (agent->host->sim->cluster != NULL)
+		cluster_check_obeyed(agent, orders);
 	agent->floor_incarnation = orders->incarnation;
 	agent->floor_term = orders->term;
 	agent->orders_index = orders->index;
@@ -424,6 +427,7 @@ void sim_agent_start(struct sim_agent *agent)
 	for (unsigned i = 0; i < sizeof(agent->start_id); i++)
 		agent->start_id[i] = (uint8_t)sim_random(sim, 256);
 	agent_lease_init(&agent->lease);
+	agent->leaving = false;
 	agent->dirty = false;
 	if (sim->cluster != NULL) {
 		cluster_agent_started(agent);

@@ -504,6 +504,7 @@ void sim_qemu_qmp(struct sim_qemu *q, struct sim_agent *agent, uint64_t move, ui
 				    .seq = seq,
 				    .agent = agent,
 				    .agent_life = agent->proc.life};
+	q->announced = q->announced || cmd == MOVE_QMP_ANNOUNCE;
 	if (args != NULL)
 		req->args = *args;
 	ev = sim_post(q->sim, 100, &q->proc, ev_request, q);
