@@ -59,10 +59,11 @@ static void fenced(void *data, const char *node, int status, const struct dr_err
 	struct server *s = data;
 	struct survivor *v = &s->survivor;
 	struct dr_error why = DR_ERROR_INIT;
-	struct recover_alone a = {
-		.member = v->member, .term = consensus_term(s->consensus), .utc_us = env_utc_us(s->env)};
+	struct recover_alone a = {.member = v->member};
 
 	v->fencing = false;
+	if (s->consensus == NULL || s->stopping)
+		return;
 	v->due_us = env_now_us(s->env) + SURVIVOR_AGAIN_US;
 	if (status < 0) {
 		log_error("coordinator %s is silent, and its host could not be switched off: %s", node,
@@ -70,6 +71,8 @@ static void fenced(void *data, const char *node, int status, const struct dr_err
 		return;
 	}
 	log_warning("the host of coordinator %s is off: this one goes on alone", node);
+	a.term = consensus_term(s->consensus);
+	a.utc_us = env_utc_us(s->env);
 	snprintf(a.node, sizeof(a.node), "%s", node);
 	if (recover_alone_write(s->conf.data_dir, &a, &why) < 0) {
 		log_error("%s", why.text);
