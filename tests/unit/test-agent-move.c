@@ -18,7 +18,8 @@
 #include "agent-fake.h"
 
 #define LONG_MS 30000
-#define MOVE	17
+/* In the names of the relays: another run of this test on the machine has others. */
+#define MOVE ((uint64_t)getpid())
 
 static struct fake fake;
 static uint8_t uuid[16] = {0x6f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -312,13 +313,21 @@ static void begin_move(void)
 	rows.dirty = true;
 }
 
+static pid_t find_relay(const char *which)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "relay-%llu-%s", (unsigned long long)MOVE, which);
+	return fake_process("drover-relay", name);
+}
+
 static bool nothing_left(void *data)
 {
 	char cmd[300];
 
 	(void)data;
 	snprintf(cmd, sizeof(cmd), "ls -A %s | grep -q drover-nonce", fake.dir);
-	return system(cmd) != 0 && fake_process("drover-relay", "relay-17-") == 0;
+	return system(cmd) != 0 && find_relay("") == 0;
 }
 
 static bool no_moves(void *data)
@@ -427,7 +436,7 @@ static void test_relay_dies(void **state)
 	(void)state;
 	begin_move();
 	must(fake_until(&fake, src_copying, NULL, LONG_MS));
-	relay = fake_process("drover-relay", "relay-17-1-src");
+	relay = find_relay("1-src");
 	assert_int_not_equal(relay, 0);
 	kill(relay, SIGKILL);
 	must(fake_until(&fake, lead, NULL, LONG_MS));
