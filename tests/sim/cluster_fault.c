@@ -200,7 +200,7 @@ static enum fault_kind choose_kind(struct cluster *cl)
 	if (cl->profile != NULL && cl->profile->faults != NULL && sim_random(cl->sim, 4) != 0) {
 		char list[256];
 		char *save = NULL;
-		enum fault_kind named[32];
+		enum fault_kind named[32] = {0};
 		unsigned n = 0;
 
 		snprintf(list, sizeof(list), "%s", cl->profile->faults);
