@@ -46,7 +46,7 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 		return -DR_EPROTO;
 	}
 	stamped.utc_us = env_utc_us(s->env);
-	stamped.term = DR_MUTANT(old_term_stamped) ? 1 : consensus_term(s->consensus);
+	stamped.term = consensus_term(s->consensus);
 	size = drover__command__get_packed_size(&stamped);
 	bytes = malloc(size);
 	if (bytes == NULL)
@@ -97,6 +97,8 @@ static void leader_end(struct server *s)
 	log_notice("term %llu: leads no more", (unsigned long long)s->leading_term);
 	s->leading_term = 0;
 	fencing_end(s);
+	if (DR_MUTANT(book_outlives_term))
+		return;
 	lease_book_free(s->lease);
 	drain_scheduler_free(s->scheduler);
 	s->lease = NULL;
@@ -108,6 +110,8 @@ static void leader_begin(struct server *s, uint64_t term)
 	log_notice("term %llu: leads", (unsigned long long)term);
 	s->leading_term = term;
 	s->leading_since_us = env_now_us(s->env);
+	if (DR_MUTANT(book_outlives_term) && s->lease != NULL)
+		return;
 	s->lease = lease_book_new(s->env, term, LEASE_DURATION_MS);
 	s->scheduler = drain_scheduler_new(s->env);
 	if (s->lease == NULL || s->scheduler == NULL)
