@@ -30,6 +30,36 @@ bool reconcile_cluster(struct agent *a, const ProtobufCBinaryData *uuid)
 	return true;
 }
 
+bool reconcile_incarnation(struct agent *a, uint64_t incarnation)
+{
+	struct store_floors f = a->floors;
+
+	if (incarnation <= f.cluster_incarnation)
+		return incarnation == f.cluster_incarnation ||
+		       (incarnation == 0 && f.cluster_incarnation <= 1);
+	/* Terms and node incarnations are counted anew: a restored state may be behind them. */
+	f.cluster_incarnation = incarnation;
+	if (a->floors.cluster_incarnation != 0) {
+		f.term = 0;
+		f.incarnation = 0;
+	}
+	if (store_floors_put(a->store, &f) != 0)
+		return false;
+	if (a->floors.cluster_incarnation != 0)
+		a->lease.term = 0;
+	a->floors = f;
+	return true;
+}
+
+void reconcile_forget_orders(struct agent *a)
+{
+	for (size_t i = 0; a->orders != NULL && i < a->orders->n_vms; i++)
+		drover__vm_order__free_unpacked(a->orders->vms[i], NULL);
+	if (a->orders != NULL)
+		a->orders->n_vms = 0; /* budgets stay */
+	a->floor_index = 0;
+}
+
 /* ------------------------------------------------ what is refused */
 
 /* NULL, or why these orders are not obeyed. */
@@ -41,6 +71,9 @@ static const char *why_refused(const struct agent *a, const Drover__AgentOrders 
 	if (!a->floors.have_cluster || o->cluster_uuid.len != sizeof(a->floors.cluster_uuid) ||
 	    memcmp(o->cluster_uuid.data, a->floors.cluster_uuid, o->cluster_uuid.len) != 0)
 		return "of another cluster";
+	if (o->cluster_incarnation != a->floors.cluster_incarnation &&
+	    (o->cluster_incarnation != 0 || a->floors.cluster_incarnation > 1))
+		return "of another incarnation of the cluster";
 	if (o->incarnation < a->floors.incarnation)
 		return "of an older incarnation";
 	if (o->incarnation > a->floors.incarnation)

@@ -195,6 +195,8 @@ static void got_grant(struct session *s, const Drover__LeaseGrant *g)
 	struct agent *a = s->agent;
 	bool had = lease_valid(&a->lease, env_now_us(a->env));
 
+	if (g->cluster_incarnation != a->floors.cluster_incarnation && g->cluster_incarnation != 0)
+		return;
 	if (!lease_grant(&a->lease, g->seq, g->duration_ms, g->term))
 		return;
 	s->heard_us = env_now_us(a->env);
@@ -222,8 +224,13 @@ static void got_welcome(struct session *s, const Drover__Welcome *w)
 		lose(s, "belongs to another cluster than this host");
 		return;
 	}
+	if (!reconcile_incarnation(a, w->incarnation)) {
+		lose(s, "belongs to an incarnation of the cluster that this host has left behind");
+		return;
+	}
 	if (s->state == SESSION_OPEN)
 		return;
+	reconcile_forget_orders(a);
 	env_timer_stop(a->env, &s->timer);
 	s->state = SESSION_OPEN;
 	s->quiet = false;

@@ -26,6 +26,8 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS move_floors (move INTEGER PRIMARY KEY, attempt INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE IF NOT EXISTS floors (one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL,"
 	" incarnation INTEGER NOT NULL, cluster BLOB) STRICT;"
+	"CREATE TABLE IF NOT EXISTS cluster_floor (one INTEGER PRIMARY KEY CHECK (one = 1),"
+	" incarnation INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE IF NOT EXISTS moves (move INTEGER NOT NULL, attempt INTEGER NOT NULL, role INTEGER NOT "
 	"NULL,"
 	" phase INTEGER NOT NULL, orders BLOB NOT NULL, fact BLOB NOT NULL, committed INTEGER NOT NULL,"
@@ -347,7 +349,10 @@ int store_floors(struct store *s, struct store_floors *f)
 			memcpy(f->cluster_uuid, sqlite3_column_blob(st, 2), sizeof(f->cluster_uuid));
 	}
 	sqlite3_finalize(st);
-	return rc == SQLITE_ROW || rc == SQLITE_DONE ? 0 : failed(s, "reading floors");
+	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+		return failed(s, "reading floors");
+	return number(s, prepare(s, "SELECT incarnation FROM cluster_floor WHERE one = 1", ""),
+		      &f->cluster_incarnation);
 }
 
 int store_floors_put(struct store *s, const struct store_floors *f)
@@ -356,6 +361,9 @@ int store_floors_put(struct store *s, const struct store_floors *f)
 
 	if (!f->have_cluster)
 		cluster = (struct blob){0};
+	/* First: a crash in between leaves floors that are too high for a while, never too low. */
+	if (run(s, "INSERT OR REPLACE INTO cluster_floor VALUES (1, ?1)", "i", f->cluster_incarnation) != 0)
+		return -DR_EIO;
 	return run(s, "INSERT OR REPLACE INTO floors VALUES (1, ?1, ?2, ?3)", "iib", f->term, f->incarnation,
 		   &cluster);
 }

@@ -46,8 +46,9 @@ struct store_move {
 };
 
 struct store_floors {
+	uint64_t cluster_incarnation; /* before all others: the others begin anew with a higher one (R18) */
 	uint64_t term;
-	uint64_t incarnation;
+	uint64_t incarnation; /* of the node */
 	uint8_t cluster_uuid[16];
 	bool have_cluster;
 };

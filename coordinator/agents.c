@@ -185,6 +185,7 @@ void agents_granted(struct server *s, uint64_t term, const Drover__CmdLeaseRound
 			grant.seq = e->seq;
 			grant.duration_ms = round->duration_ms;
 			grant.term = term;
+			grant.cluster_incarnation = s->identity.incarnation;
 			msg.body_case = DROVER__MSG__BODY_LEASE_GRANT;
 			msg.lease_grant = &grant;
 			conn_send(a->conn, &msg);
@@ -290,6 +291,7 @@ static void welcome(struct server *s, struct conn *conn, unsigned code, const ch
 		w.cluster = cluster;
 		w.cluster_uuid.data = s->identity.cluster_uuid;
 		w.cluster_uuid.len = LOGDB_UUID;
+		w.incarnation = s->identity.incarnation;
 	}
 	msg.body_case = DROVER__MSG__BODY_WELCOME;
 	msg.welcome = &w;
@@ -386,4 +388,21 @@ void agents_free(struct agent *a)
 		drover__agent_report__free_unpacked(a->report, NULL);
 	free(a->node);
 	free(a);
+}
+
+void agents_dismiss(struct server *s)
+{
+	struct client *next;
+
+	for (struct client *c = s->clients; c != NULL; c = next) {
+		struct conn *conn = c->conn;
+
+		next = c->next;
+		if (c->agent == NULL)
+			continue;
+		agents_free(c->agent);
+		c->agent = NULL;
+		clients_forget(s, conn);
+		conn_close(conn);
+	}
 }

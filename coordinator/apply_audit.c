@@ -4,12 +4,13 @@
  * it starts no VM, lets none go on and fails none over until every host has said what it has
  * (the highest generation wins) or is fenced. Only then are open attempts decided:
  *
- *   the VM has a newer generation        its commit was decided and is lost here: commit
+ *   the VM has a newer generation      what the attempt left is killed, but for the
+ *                                      destination that has that generation
+ *   the destination has the commit     commit
  *   the source gave its word, and the
- *   destination can't say that it never
- *   went on                              the copy there may have run and is dead: the source
- *                                        must never go on with older memory; the VM is stopped
- *   otherwise                            abort
+ *   destination can't deny it went on  its copy may have run and is dead: the source must
+ *                                      never go on with older memory; the VM is stopped
+ *   otherwise                          abort
  */
 #include <stdio.h>
 #include <string.h>
@@ -20,18 +21,31 @@
 
 #define OPEN_ATTEMPTS_MAX 64
 
-/* What touches VMs. */
-static bool waits(const Drover__Command *cmd)
+/* What goes on: the rest touches VMs or moves, if only by way of a drain that ends. */
+static bool goes_on(const Drover__Command *cmd)
 {
 	static const Drover__Command__BodyCase kinds[] = {
-		DROVER__COMMAND__BODY_VM_ADD,	   DROVER__COMMAND__BODY_VM_SET,
-		DROVER__COMMAND__BODY_VM_REMOVE,   DROVER__COMMAND__BODY_VM_START,
-		DROVER__COMMAND__BODY_VM_STOP,	   DROVER__COMMAND__BODY_VM_FACT,
-		DROVER__COMMAND__BODY_MOVE_CREATE, DROVER__COMMAND__BODY_MOVE_ASSIGN,
-		DROVER__COMMAND__BODY_MOVE_FACT,   DROVER__COMMAND__BODY_MOVE_SWITCH,
-		DROVER__COMMAND__BODY_MOVE_COMMIT, DROVER__COMMAND__BODY_MOVE_ABORT,
-		DROVER__COMMAND__BODY_MOVE_FAIL,   DROVER__COMMAND__BODY_DRAIN_START,
-		DROVER__COMMAND__BODY_NODE_REMOVE,
+		DROVER__COMMAND__BODY_INIT,
+		DROVER__COMMAND__BODY_SETTING,
+		DROVER__COMMAND__BODY_NODE_FACTS,
+		DROVER__COMMAND__BODY_NODE_SESSION,
+		DROVER__COMMAND__BODY_NODE_HEALTH,
+		DROVER__COMMAND__BODY_NODE_FENCED,
+		DROVER__COMMAND__BODY_NODE_LEAVING,
+		DROVER__COMMAND__BODY_NODE_SET,
+		DROVER__COMMAND__BODY_NODE_FENCING,
+		DROVER__COMMAND__BODY_NETWORK_ORDER,
+		DROVER__COMMAND__BODY_NETWORK_VERB,
+		DROVER__COMMAND__BODY_LIMIT_SET,
+		DROVER__COMMAND__BODY_LEASE_ROUND,
+		DROVER__COMMAND__BODY_TRIM,
+		DROVER__COMMAND__BODY_MEMBER,
+		DROVER__COMMAND__BODY_TOKEN,
+		DROVER__COMMAND__BODY_EVENT,
+		DROVER__COMMAND__BODY_CLUSTER_VERSION,
+		DROVER__COMMAND__BODY_INCARNATION_BEGIN,
+		DROVER__COMMAND__BODY_NODE_AUDIT,
+		DROVER__COMMAND__BODY_AUDIT_END,
 	};
 
 	for (size_t i = 0; i < DR_ARRAY_SIZE(kinds); i++)
@@ -44,7 +58,7 @@ bool apply_audit_refuses(struct apply *a)
 {
 	char hosts[256];
 
-	if (!waits(a->cmd))
+	if (goes_on(a->cmd))
 		return false;
 	if (!rows_audit(a->db))
 		return false;
@@ -65,6 +79,12 @@ void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
 		return;
 	}
 	db_exec(a->db, "UPDATE counter SET value = ? WHERE name = 'incarnation'", "u", c->incarnation);
+	/* Ages in log entries are counted from here: the log may have begun far behind the last one. */
+	db_exec(a->db,
+		"INSERT INTO counter (name, value) VALUES ('origin', ?) ON CONFLICT (name) DO UPDATE SET "
+		"value = "
+		"excluded.value",
+		"u", a->index);
 	db_exec(a->db,
 		"INSERT INTO meta (key, value) VALUES ('audit', ?) ON CONFLICT (key) DO UPDATE SET value = "
 		"excluded.value",
@@ -75,8 +95,11 @@ void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
 		"NOTHING",
 		"us", c->member, c->node);
 	/* Every host speaks anew; what was known of running VMs and open attempts counts for nothing. */
-	db_exec(a->db, "UPDATE node SET audited = 0, start_id = x'', coordinator = '', changed = ?", "u",
-		a->index);
+	/* Agents may have obeyed higher incarnations of their nodes than this state knows. */
+	db_exec(a->db,
+		"UPDATE node SET audited = 0, start_id = x'', coordinator = '', changed = ?, incarnation = "
+		"max(incarnation, ?)",
+		"uu", a->index, a->index);
 	db_exec(a->db, "UPDATE vm SET state = 0, changed = ? WHERE state NOT IN (1, 5, 6)", "u", a->index);
 	db_exec(a->db,
 		"UPDATE move_attempt SET src_phase = 0, dst_phase = 0, token_held = 0 WHERE decision = 0",
@@ -84,7 +107,8 @@ void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
 	apply_event(a, "cluster", (struct about){.node = c->node},
 		    "incarnation %llu of the cluster (%s): no VM is started or moved until every host has "
 		    "reported",
-		    (unsigned long long)c->incarnation, c->why);
+		    (unsigned long long)(c->incarnation >> 32 != 0 ? c->incarnation >> 32 : c->incarnation),
+		    c->why);
 	a->out->changed = true;
 	a->out->touched_all = true;
 }
@@ -159,14 +183,19 @@ void audit_fenced(struct apply *a, const char *node)
 
 /* ---------------------------------------------------------------- the end */
 
-static bool may_have_run(const struct attempt_row *t)
+/* The destination says that it never went on. */
+static bool denies(const struct attempt_row *t)
 {
-	/* The destination denies it if it still waits for a decision, or gave up. */
-	bool denies = t->dst_phase >= DROVER__MOVE_PHASE__DST_ASSIGNED &&
-		      t->dst_phase <= DROVER__MOVE_PHASE__DST_COMPLETED;
+	return (t->dst_phase >= DROVER__MOVE_PHASE__DST_ASSIGNED &&
+		t->dst_phase <= DROVER__MOVE_PHASE__DST_COMPLETED) ||
+	       t->dst_phase == DROVER__MOVE_PHASE__DST_ABORTING;
+}
 
-	return t->src_phase == DROVER__MOVE_PHASE__SRC_RELEASED && !denies &&
-	       t->dst_phase != DROVER__MOVE_PHASE__DST_ABORTING;
+/* It has the commit on its disk, or runs. */
+static bool went_on(const struct attempt_row *t)
+{
+	return t->dst_phase == DROVER__MOVE_PHASE__DST_CONTINUING ||
+	       t->dst_phase == DROVER__MOVE_PHASE__DST_RUNNING;
 }
 
 static void close_committed(struct apply *a, const struct attempt_row *t)
@@ -178,29 +207,58 @@ static void close_committed(struct apply *a, const struct attempt_row *t)
 	apply_touch(a, t->dst);
 }
 
+static void side_gone(struct apply *a, const struct attempt_row *t, const char *sql)
+{
+	db_exec(a->db, sql, "uu", t->move, (uint64_t)t->attempt);
+}
+
+/* A newer generation exists, here or elsewhere: what this attempt left must never run, but for the
+ * destination that has it. */
+static void decide_elsewhere(struct apply *a, const struct attempt_row *t, const struct vm_row *vm)
+{
+	bool there = strcmp(vm->owner, t->dst) == 0 && vm->generation == t->generation + 1 && !denies(t);
+
+	if (there || t->src_phase == DROVER__MOVE_PHASE__SRC_RELEASED) {
+		close_committed(a, t); /* the source quits */
+		if (!there)	       /* and the destination must not hear of a commit */
+			side_gone(a, t,
+				  "UPDATE move_attempt SET dst_gone = 1 WHERE move = ? AND attempt = ?");
+		return;
+	}
+	attempt_abort(a, t, DROVER__CMD_MOVE_ABORT__OUTCOME__FAIL, DR_EFAILED,
+		      "the VM has gone on without it");
+	/* Nor must the source hear of an abort: it would go on. */
+	side_gone(a, t, "UPDATE move_attempt SET src_gone = 1 WHERE move = ? AND attempt = ?");
+}
+
+/* The source gave its word, and the destination can't say that it did not go on. */
+static void decide_lost(struct apply *a, const struct attempt_row *t)
+{
+	close_committed(a, t);
+	db_exec(a->db,
+		"UPDATE vm SET generation = generation + 1, state = 1, want = 0, error = ?, changed = ? "
+		"WHERE name = ?",
+		"sus", "its copy on the destination of a move may have run and is gone: start it anew",
+		a->index, t->vm);
+	apply_event(a, "vm", (struct about){.node = t->src, .vm = t->vm, .move = t->move},
+		    "%s is stopped: its copy on %s may have run and is gone", t->vm, t->dst);
+}
+
 static void decide(struct apply *a, const struct attempt_row *t)
 {
 	struct vm_row vm;
 
 	if (!rows_vm(a->db, t->vm, &vm))
 		return;
-	if (vm.generation > t->generation) {
-		close_committed(a, t);
-	} else if (may_have_run(t)) {
-		close_committed(a, t);
-		db_exec(a->db,
-			"UPDATE vm SET generation = generation + 1, state = 1, want = 0, error = ?, changed "
-			"= ? "
-			"WHERE name = ?",
-			"sus",
-			"its copy on the destination of a move may have run and is gone: start it anew",
-			a->index, t->vm);
-		apply_event(a, "vm", (struct about){.node = t->src, .vm = t->vm, .move = t->move},
-			    "%s is stopped: its copy on %s may have run and is gone", t->vm, t->dst);
-	} else {
+	if (vm.generation > t->generation)
+		decide_elsewhere(a, t, &vm);
+	else if (went_on(t))
+		attempt_commit(a, t);
+	else if (t->src_phase == DROVER__MOVE_PHASE__SRC_RELEASED && !denies(t))
+		decide_lost(a, t);
+	else
 		attempt_abort(a, t, DROVER__CMD_MOVE_ABORT__OUTCOME__REQUEUE, DR_EFAILED,
 			      "the state is from a backup or a minority");
-	}
 	/* A side that does not know of the attempt has nothing left of it. */
 	db_exec(a->db,
 		"UPDATE move_attempt SET src_gone = max(src_gone, src_phase IN (0, 40)), dst_gone = "
@@ -235,14 +293,19 @@ static void bury_fenced(struct apply *a)
 {
 	char names[OPEN_ATTEMPTS_MAX][ROWS_NAME];
 	struct db_rows rows;
-	unsigned n = 0;
+	unsigned n;
 
-	db_query(a->db, &rows, "SELECT name FROM node WHERE audited = 2 ORDER BY name LIMIT 64", "");
-	while (n < OPEN_ATTEMPTS_MAX && db_next(&rows))
-		db_copy_text(&rows, 0, names[n++], ROWS_NAME);
-	db_done(&rows);
-	for (unsigned i = 0; i < n; i++)
-		attempt_host_died(a, names[i], "it was fenced");
+	do {
+		n = 0;
+		db_query(a->db, &rows, "SELECT name FROM node WHERE audited = 2 ORDER BY name LIMIT 64", "");
+		while (n < OPEN_ATTEMPTS_MAX && db_next(&rows))
+			db_copy_text(&rows, 0, names[n++], ROWS_NAME);
+		db_done(&rows);
+		for (unsigned i = 0; i < n; i++) {
+			attempt_host_died(a, names[i], "it was fenced");
+			db_exec(a->db, "UPDATE node SET audited = 1 WHERE name = ?", "s", names[i]);
+		}
+	} while (n == OPEN_ATTEMPTS_MAX && db_failed(a->db, NULL) == 0);
 }
 
 void apply_audit_end(struct apply *a)

@@ -92,11 +92,13 @@ void apply_node_fenced(struct apply *a, const Drover__CmdNodeFenced *c)
 	}
 	if (node.fencing != 0)
 		fencing_clear(a, c->node);
+	if (rows_audit(a->db)) {
+		audit_fenced(a, c->node);
+		a->out->changed = true;
+	}
 	if (node.has_fenced && node.has_boot && memcmp(node.fenced_boot, node.boot_id, ROWS_ID) == 0)
 		return; /* this boot is fenced already */
-	if (rows_audit(a->db))
-		audit_fenced(a, c->node);
-	else
+	if (!rows_audit(a->db))
 		attempt_host_died(a, c->node, "it was fenced");
 	db_exec(a->db,
 		"UPDATE node SET fenced_boot = boot_id, health = 'down', health_why = ?, leaving = x'' WHERE "

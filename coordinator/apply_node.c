@@ -50,8 +50,12 @@ static void session_lost(struct apply *a, const Drover__CmdNodeSession *c, const
 	if (!node->session || !msg_same_bytes(&c->start_id, node->start_id, ROWS_ID) ||
 	    (c->was[0] != '\0' && strcmp(c->was, node->coordinator) != 0))
 		return; /* another session has taken its place */
-	db_exec(a->db, "UPDATE node SET start_id = x'', coordinator = '', changed = ? WHERE name = ?", "us",
-		a->index, c->node);
+	/* In an audit its word ends with its session: it may have listened to another incarnation since. */
+	db_exec(a->db,
+		"UPDATE node SET start_id = x'', coordinator = '', changed = ?, audited = iif(audited = 1, "
+		"0, "
+		"audited) WHERE name = ?",
+		"us", a->index, c->node);
 	apply_event(a, "agent", (struct about){.node = c->node}, "agent of %s lost its session%s", c->node,
 		    node->leaving ? " (it said that it stops; its VMs run on)" : "");
 	a->out->changed = true;

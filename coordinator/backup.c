@@ -14,10 +14,12 @@
 #include "coordinator/recover.h"
 #include "coordinator/server.h"
 
-#define FORMAT	    1
-#define PIECE	    (4u << 20)
-#define BACKUP_MAX  (1u << 30)
-#define INDEX_AHEAD 1000000 /* more commands than a cluster commits between two backups */
+#define FORMAT	   1
+#define PIECE	   (4u << 20)
+#define BACKUP_MAX (1u << 30)
+#define INDEX_AHEAD                                                                                          \
+	(1ull << 40) /* more commands than a cluster ever commits between a backup and a restore */
+#define INDEX_MAX (1ull << 61)
 
 struct backup {
 	uint8_t *bytes;
@@ -104,6 +106,8 @@ static int check(const Drover__Backup *file, struct dr_error *err)
 	if (file->format > FORMAT)
 		return dr_error_set(err, DR_EUSAGE, "the backup is of a newer version of Drover (format %u)",
 				    file->format);
+	if (file->index > INDEX_MAX || file->term > INDEX_MAX)
+		return dr_error_set(err, DR_EUSAGE, "the backup names an impossible index or term");
 	SHA256(file->state.data, file->state.len, hash);
 	if (file->sha256.len != sizeof(hash) || memcmp(hash, file->sha256.data, sizeof(hash)) != 0)
 		return dr_error_set(err, DR_EUSAGE, "the backup is damaged: its checksum does not fit");
@@ -114,7 +118,8 @@ static int install(struct server *s, const Drover__Backup *file, bool standalone
 {
 	struct logdb_identity id = {.member = server_random_id(s),
 				    .standalone = standalone,
-				    .incarnation = file->incarnation + 1};
+				    .incarnation =
+					    recover_next_incarnation(file->incarnation, server_random_id(s))};
 	struct logdb_snapshot snapshot = {.index = file->index + INDEX_AHEAD,
 					  .term = file->term + RECOVER_TERMS_AHEAD,
 					  .data = file->state.data,

@@ -488,6 +488,11 @@ static void changed_later(void *data)
 	c->config.ops->changed(c->config.data);
 }
 
+bool consensus_members_settled(const struct consensus *c)
+{
+	return c->raft.configuration_uncommitted_index == 0;
+}
+
 static void change_done(struct raft_change *req, int rv)
 {
 	struct consensus *c = req->data;

@@ -93,6 +93,8 @@ uint64_t consensus_self(const struct consensus *c);
 uint64_t consensus_heard_us(struct consensus *c);
 
 unsigned consensus_members(const struct consensus *c, struct consensus_member *members, unsigned max);
+/* Whether that list is committed. */
+bool consensus_members_settled(const struct consensus *c);
 /* Leader only; one at a time (SAFETY R16): -DR_EAGAIN while another change is under way. */
 int consensus_add(struct consensus *c, uint64_t id, const char *node, struct dr_error *err);
 int consensus_promote(struct consensus *c, uint64_t id, enum consensus_member_role role,

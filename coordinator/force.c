@@ -80,6 +80,10 @@ int force_quorum(struct server *s, const Drover__ForceQuorum *force, bool dry_ru
 
 	if (s->consensus == NULL || s->identity.standalone)
 		return dr_error_set(err, DR_EREFUSED, "this coordinator is not one of several members");
+	if (s->superseded != 0)
+		return dr_error_set(err, DR_EREFUSED,
+				    "the cluster goes on elsewhere already, as incarnation %llu: join it",
+				    (unsigned long long)recover_incarnation_count(s->superseded));
 	n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
 	if (consensus_leader(s->consensus, &leader) != 0 &&
 	    env_now_us(s->env) < consensus_heard_us(s->consensus) + LEADER_SILENT_US)
@@ -94,10 +98,12 @@ int force_quorum(struct server *s, const Drover__ForceQuorum *force, bool dry_ru
 		return dr_error_set(
 			err, DR_EREFUSED,
 			"make sure that these hosts are off and stay off, then repeat with --confirmed");
-	ret = recover_force_write(s->conf.data_dir, s->identity.incarnation + 1, err);
+	ret = recover_force_write(s->conf.data_dir,
+				  recover_next_incarnation(s->identity.incarnation, server_random_id(s)),
+				  err);
 	if (ret < 0)
 		return ret;
 	log_notice("force-quorum: goes on alone as incarnation %llu",
-		   (unsigned long long)s->identity.incarnation + 1);
+		   (unsigned long long)recover_incarnation_count(s->identity.incarnation) + 1);
 	return 0;
 }

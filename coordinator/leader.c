@@ -47,6 +47,10 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 	}
 	stamped.utc_us = env_utc_us(s->env);
 	stamped.term = consensus_term(s->consensus);
+	/* Those that make an incarnation belong to none. */
+	if (cmd->body_case != DROVER__COMMAND__BODY_INIT &&
+	    cmd->body_case != DROVER__COMMAND__BODY_INCARNATION_BEGIN)
+		stamped.incarnation = s->identity.incarnation;
 	size = drover__command__get_packed_size(&stamped);
 	bytes = malloc(size);
 	if (bytes == NULL)
@@ -127,9 +131,9 @@ static void incarnation_check(struct server *s)
 	uint64_t now = rows_cluster_incarnation(s->db);
 	bool behind = now < s->identity.incarnation && (now != 0 || s->identity.incarnation > 1);
 
-	consensus_hold(s->consensus, behind);
-	if (!behind || now == 0 || consensus_role(s->consensus) != CONSENSUS_LEADER || s->barrier_pending ||
-	    env_now_us(s->env) < s->next_begin_us)
+	consensus_hold(s->consensus, behind || s->superseded != 0);
+	if (!behind || s->superseded != 0 || now == 0 || consensus_role(s->consensus) != CONSENSUS_LEADER ||
+	    s->barrier_pending || env_now_us(s->env) < s->next_begin_us)
 		return;
 	s->next_begin_us = env_now_us(s->env) + SECOND_US;
 	begin.incarnation = s->identity.incarnation;
@@ -308,9 +312,12 @@ static void end_lost_sessions(struct server *s)
 	}
 }
 
-static uint64_t older_than(uint64_t applied, uint64_t keep)
+static uint64_t older_than(struct server *s, uint64_t keep)
 {
-	return applied > keep ? applied - keep : 0;
+	uint64_t applied = consensus_applied(s->consensus);
+	uint64_t origin = lookup_origin(s->db);
+
+	return applied > origin + keep ? applied - keep : 0;
 }
 
 /* The audit ends when the last host has spoken (SAFETY R18). */
@@ -341,9 +348,9 @@ static void trim(struct server *s)
 	if (applied < s->trimmed_index + TRIM_EVERY)
 		return;
 	s->trimmed_index = applied;
-	trim.requests_before_index = older_than(applied, KEEP_REQUESTS);
-	trim.events_before_index = older_than(applied, KEEP_EVENTS);
-	trim.moves_before_index = older_than(applied, KEEP_MOVES);
+	trim.requests_before_index = older_than(s, KEEP_REQUESTS);
+	trim.events_before_index = older_than(s, KEEP_EVENTS);
+	trim.moves_before_index = older_than(s, KEEP_MOVES);
 	if (trim.requests_before_index == 0)
 		return;
 	cmd.body_case = DROVER__COMMAND__BODY_TRIM;

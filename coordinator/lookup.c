@@ -83,3 +83,8 @@ bool lookup_boot(struct db *db, const char *node, uint8_t boot_id[16])
 	db_done(&rows);
 	return found;
 }
+
+uint64_t lookup_origin(struct db *db)
+{
+	return db_get_u64(db, "SELECT value FROM counter WHERE name = 'origin'", "");
+}

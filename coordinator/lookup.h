@@ -18,6 +18,8 @@ bool lookup_session(struct db *db, const char *node, const uint8_t start_id[16],
 bool lookup_boot(struct db *db, const char *node, uint8_t boot_id[16]);
 /* Whether that member is at the corosync node with this id, as far as is known; 0: nothing is known of it. */
 bool lookup_member_at(struct db *db, uint64_t member, uint32_t nodeid);
+/* The log index at which this incarnation began; 0: the first one. */
+uint64_t lookup_origin(struct db *db);
 /* Whether an operator removed that member, or another took its place. */
 bool lookup_member_removed(struct db *db, uint64_t member);
 /* Whether a join token with this SHA-256 was issued and is still good for this member: not used by another.

@@ -156,6 +156,7 @@ Drover__AgentOrders *orders_build(struct db *db, const char *node, uint64_t term
 	orders->term = term;
 	orders->index = index;
 	orders->incarnation = row.incarnation;
+	orders->cluster_incarnation = rows_cluster_incarnation(db);
 	if (rows_cluster_uuid(db, uuid))
 		msg_set_bytes(&orders->cluster_uuid, uuid, sizeof(uuid));
 	msg_set_bytes(&orders->start_id, start_id, ROWS_ID);

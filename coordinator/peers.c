@@ -4,9 +4,10 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/mutant.h"
+#include "coordinator/recover.h"
 #include "coordinator/server.h"
 
-#define NOT_NAMED_MAX 5 /* seconds */
+#define NOT_NAMED_US 10000000 /* longer than a leader that has lost its majority goes on */
 
 struct peer *peers_find(struct server *s, uint64_t member)
 {
@@ -86,7 +87,7 @@ void peers_vouched(struct server *s)
 	struct consensus_member members[SERVER_PEERS_MAX];
 	unsigned n;
 
-	if (!s->vouch.mute || s->consensus == NULL)
+	if (!s->vouch.mute || s->consensus == NULL || s->superseded != 0)
 		return;
 	n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
 	if (!vouch_enough(&s->vouch, members, n) && !DR_MUTANT(old_log_votes))
@@ -136,13 +137,16 @@ static void named_in(struct server *s, const Drover__PeerStatus *st)
 		return;
 	for (size_t i = 0; i < st->n_members; i++) {
 		if (st->members[i] == s->identity.member) {
-			s->not_named = 0;
+			s->not_named_us = 0;
 			return;
 		}
 	}
-	if (st->index < consensus_applied(s->consensus) || ++s->not_named < NOT_NAMED_MAX)
+	if (st->index < consensus_applied(s->consensus))
 		return;
-	server_removed(s);
+	if (s->not_named_us == 0)
+		s->not_named_us = env_now_us(s->env);
+	if (env_now_us(s->env) >= s->not_named_us + NOT_NAMED_US)
+		server_removed(s);
 }
 
 static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t from, uint32_t nodeid)
@@ -233,15 +237,13 @@ static void dispatch(struct server *s, uint32_t nodeid, const Drover__PeerMsg *m
 /* SAFETY R18: the cluster went on without this member, or this one without the other. They do not talk. */
 static void other_incarnation(struct server *s, const Drover__PeerMsg *msg)
 {
-	if (msg->incarnation < s->identity.incarnation || s->error[0] != '\0')
+	struct dr_error err = DR_ERROR_INIT;
+
+	if (msg->incarnation < s->identity.incarnation || s->superseded != 0)
 		return;
-	snprintf(s->error, sizeof(s->error),
-		 "the cluster went on without this member (incarnation %llu, this is %llu): remove its log "
-		 "and join "
-		 "again",
-		 (unsigned long long)msg->incarnation, (unsigned long long)s->identity.incarnation);
-	log_error("%s", s->error);
-	consensus_mute(s->consensus, true);
+	if (recover_superseded_write(s->conf.data_dir, msg->incarnation, &err) < 0)
+		log_error("%s", err.text);
+	server_superseded(s, msg->incarnation);
 }
 
 void peers_receive(void *data, uint32_t nodeid, const uint8_t *bytes, size_t size)
@@ -323,7 +325,8 @@ void peers_status(struct server *s)
 	st.muted = s->vouch.mute;
 	if (!s->vouch.mute)
 		consensus_mark(s->consensus, &st.mark_index, &st.mark_term);
-	if (consensus_leads(s->consensus)) {
+	/* A change that is not committed may be taken back: the leader names nobody until it is. */
+	if (consensus_leads(s->consensus) && consensus_members_settled(s->consensus)) {
 		st.n_members = list_members(s, members);
 		st.members = members;
 	}

@@ -98,14 +98,15 @@ int recover_set_aside(const char *dir, struct dr_error *err)
 {
 	/* In this order: a crash in between must leave what is refused again, and never an old WAL beside a
 	 * new database, which SQLite would take for its own. */
-	static const char *const files[] = {"log.db-wal", "log.db-shm", "log.db", LOGDB_DISTRUST, "log.mark"};
+	static const char *const files[] = {"log.db-wal",   "log.db-shm", "log.db",
+					    LOGDB_DISTRUST, "superseded", "log.mark"};
 	char from[PATH_TEXT], to[PATH_TEXT + 8];
 
 	for (size_t i = 0; i < DR_ARRAY_SIZE(files); i++) {
 		snprintf(from, sizeof(from), "%s/%s", dir, files[i]);
 		snprintf(to, sizeof(to), "%s.aside", from);
-		if (unlink(to) != 0 && errno != ENOENT)
-			return dr_error_errno(err, DR_EIO, errno, "%s", to);
+		if (access(from, F_OK) != 0)
+			continue; /* what an earlier, interrupted call put aside stays */
 		if (rename(from, to) != 0 && errno != ENOENT)
 			return dr_error_errno(err, DR_EIO, errno, "%s", from);
 	}
@@ -324,4 +325,40 @@ int recover_alone_run(const char *dir, struct logdb *log, const struct logdb_ide
 	if (unlink(path) != 0)
 		return dr_error_errno(err, DR_EIO, errno, "%s", path);
 	return 1;
+}
+
+/* --- incarnations ------------------------------------------------------------------ */
+
+uint64_t recover_incarnation_count(uint64_t incarnation)
+{
+	return incarnation >> 32 != 0 ? incarnation >> 32 : incarnation;
+}
+
+uint64_t recover_next_incarnation(uint64_t old, uint64_t random)
+{
+	return (recover_incarnation_count(old) + 1) << 32 | (random & UINT32_MAX);
+}
+
+int recover_superseded_write(const char *dir, uint64_t incarnation, struct dr_error *err)
+{
+	char path[PATH_TEXT], text[64];
+
+	snprintf(path, sizeof(path), "%s/superseded", dir);
+	snprintf(text, sizeof(text), "incarnation %" PRIu64 "\n", incarnation);
+	return write_durably(path, text, err);
+}
+
+uint64_t recover_superseded_read(const char *dir)
+{
+	char path[PATH_TEXT], text[64] = "";
+	uint64_t incarnation = 0;
+
+	snprintf(path, sizeof(path), "%s/superseded", dir);
+	{
+		DR_AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+			return 0;
+	}
+	return sscanf(text, "incarnation %" SCNu64, &incarnation) == 1 ? incarnation : 0;
 }

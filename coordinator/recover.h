@@ -14,7 +14,7 @@ int recover_identity_write(const char *dir, const struct logdb_identity *id, str
 int recover_identity_read(const char *dir, struct logdb_identity *id, struct dr_error *err);
 
 /* A term so far ahead that no agent has heard of one that was lost (SAFETY R7). */
-#define RECOVER_TERMS_AHEAD 1000
+#define RECOVER_TERMS_AHEAD (1ull << 20)
 
 /* On a log that nothing else uses, in one transaction: `id` becomes who this is, and the only member. */
 int recover_only_member(struct logdb *log, const struct logdb_identity *id, const char *node,
@@ -26,6 +26,15 @@ int recover_install(struct logdb *log, const struct logdb_identity *id, const ch
 int recover_force_write(const char *dir, uint64_t incarnation, struct dr_error *err);
 int recover_force_run(const char *dir, struct logdb *log, struct logdb_identity *id, const char *node,
 		      struct dr_error *err);
+
+/* A new incarnation: its count is one higher, and the rest is random, so that two that are begun at the same
+ * time are not the same one. */
+uint64_t recover_next_incarnation(uint64_t old, uint64_t random);
+/* For people: 1, 2, ... */
+uint64_t recover_incarnation_count(uint64_t incarnation);
+/* The cluster went on in that incarnation without this member; kept until its log is put aside. 0: no. */
+int recover_superseded_write(const char *dir, uint64_t incarnation, struct dr_error *err);
+uint64_t recover_superseded_read(const char *dir);
 
 /* For the next start: the log in this directory is not to be used, and why. Best effort. */
 void recover_distrust(const char *dir, const char *why);

@@ -199,7 +199,7 @@ bool server_in_touch(const struct server *s)
 {
 	uint64_t heard;
 
-	if (s->consensus == NULL || !s->transport->quorate(s->transport))
+	if (s->consensus == NULL || s->superseded != 0 || !s->transport->quorate(s->transport))
 		return false;
 	if (consensus_role(s->consensus) == CONSENSUS_LEADER)
 		return consensus_leads(s->consensus);
@@ -326,6 +326,7 @@ int server_start_consensus(struct server *s, bool bootstrap, struct dr_error *er
 		.ops = &consensus_ops,
 		.data = s,
 	};
+	uint64_t superseded;
 	int ret = open_state(s, err);
 
 	if (ret == 0)
@@ -349,6 +350,9 @@ int server_start_consensus(struct server *s, bool bootstrap, struct dr_error *er
 	if (ret == 0)
 		log_notice("member %llu of the cluster, %s", (unsigned long long)s->identity.member,
 			   s->identity.standalone ? "standalone" : "on corosync");
+	superseded = recover_superseded_read(s->conf.data_dir);
+	if (superseded > s->identity.incarnation)
+		server_superseded(s, superseded);
 	peers_vouched(s);
 	leader_changed(s);
 	return ret;
@@ -356,17 +360,33 @@ int server_start_consensus(struct server *s, bool bootstrap, struct dr_error *er
 
 /* --- the log at start -------------------------------------------------------------- */
 
+/* A fresh log beside the word of who this was: it comes back as another member. Also where an earlier start
+ * ended between putting the old log aside and becoming the new one. */
+static int come_back(struct server *s, struct dr_error *err)
+{
+	struct logdb_identity old;
+	int ret = recover_identity_read(s->conf.data_dir, &old, err);
+
+	if (ret <= 0 || old.standalone)
+		return ret < 0 ? ret : 0;
+	s->identity = old;
+	s->identity.replaces = old.member;
+	s->identity.member = server_random_id(s);
+	return server_identity_set(s, err);
+}
+
 /* SAFETY R15: a damaged log never votes. Its member forgets it and asks to be let in under a new id. */
 static int start_over(struct server *s, struct dr_error *err)
 {
 	struct dr_error why = *err;
+	struct logdb_identity old;
 	int ret;
 
 	*err = (struct dr_error)DR_ERROR_INIT;
-	ret = recover_identity_read(s->conf.data_dir, &s->identity, err);
+	ret = recover_identity_read(s->conf.data_dir, &old, err);
 	if (ret < 0)
 		return ret;
-	if (ret == 0 || s->identity.standalone)
+	if (ret == 0 || old.standalone)
 		return dr_error_set(err, DR_ECORRUPT,
 				    "%s. No other member has a copy: move %s/log.* away and restore a backup "
 				    "(drover cluster restore FILE)",
@@ -377,11 +397,7 @@ static int start_over(struct server *s, struct dr_error *err)
 	if (ret < 0)
 		return ret;
 	s->log = logdb_open(s->conf.data_dir, err);
-	if (s->log == NULL)
-		return -(int)err->code;
-	s->identity.replaces = s->identity.member;
-	s->identity.member = server_random_id(s);
-	return server_identity_set(s, err);
+	return s->log != NULL ? come_back(s, err) : -(int)err->code;
 }
 
 int server_identity_set(struct server *s, struct dr_error *err)
@@ -391,20 +407,42 @@ int server_identity_set(struct server *s, struct dr_error *err)
 	return ret < 0 ? ret : recover_identity_write(s->conf.data_dir, &s->identity, err);
 }
 
-static int open_log(struct server *s, struct dr_error *err)
+/* Everything in it that has a checksum is looked at here. */
+static int read_log(struct server *s, struct dr_error *err)
 {
-	if (recover_room(s->conf.data_dir, err) < 0)
-		return -(int)err->code;
+	struct logdb_snapshot snapshot;
+	int ret;
+
 	s->log = logdb_open(s->conf.data_dir, err);
-	if (s->log == NULL && err->code == DR_ECORRUPT)
-		return start_over(s, err);
 	if (s->log == NULL)
 		return -(int)err->code;
-	if (logdb_identity_get(s->log, &s->identity, err) < 0)
+	ret = logdb_identity_get(s->log, &s->identity, err);
+	if (ret == 0)
+		ret = logdb_snapshot_get(s->log, &snapshot, err);
+	if (ret == 1) {
+		free((void *)(uintptr_t)snapshot.conf);
+		free((void *)(uintptr_t)snapshot.data);
+	}
+	return ret < 0 ? ret : 0;
+}
+
+static int open_log(struct server *s, struct dr_error *err)
+{
+	int ret;
+
+	if (recover_room(s->conf.data_dir, err) < 0)
 		return -(int)err->code;
-	if (recover_force_run(s->conf.data_dir, s->log, &s->identity, s->conf.name, err) < 0)
-		return -(int)err->code;
-	return survivor_start(s, err);
+	ret = read_log(s, err);
+	if (ret == -DR_ECORRUPT) {
+		logdb_close(s->log);
+		s->log = NULL;
+		return start_over(s, err);
+	}
+	if (ret == 0 && s->identity.member == 0)
+		return come_back(s, err);
+	if (ret == 0)
+		ret = recover_force_run(s->conf.data_dir, s->log, &s->identity, s->conf.name, err);
+	return ret < 0 ? ret : survivor_start(s, err);
 }
 
 /* --- life -------------------------------------------------------------------------- */
@@ -488,6 +526,23 @@ static void begin_anew(void *data)
 	s->restart = true;
 	s->stopping = true;
 	qb_loop_stop(s->loop);
+}
+
+void server_superseded(struct server *s, uint64_t incarnation)
+{
+	s->superseded = incarnation;
+	snprintf(s->error, sizeof(s->error),
+		 "the cluster went on without this member (incarnation %llu, this is %llu): remove its log "
+		 "and "
+		 "join again",
+		 (unsigned long long)recover_incarnation_count(incarnation),
+		 (unsigned long long)recover_incarnation_count(s->identity.incarnation));
+	log_error("%s", s->error);
+	if (s->consensus == NULL)
+		return;
+	consensus_mute(s->consensus, true);
+	leader_changed(s);
+	agents_dismiss(s);
 }
 
 void server_begin_anew(struct server *s)

@@ -136,8 +136,9 @@ struct server {
 	uint64_t next_vouch_us;
 	uint64_t next_join_us;
 	uint64_t next_begin_us;
-	unsigned not_named;	   /* times in a row that the leader did not name this member */
-	char error[160];	   /* why it stops, for the others */
+	uint64_t not_named_us; /* since when the leader does not name this member; 0: it does */
+	uint64_t superseded;   /* the incarnation in which the cluster went on without this member; 0: none */
+	char error[160];       /* why it stops, for the others */
 	struct corosync *corosync; /* NULL: standalone */
 	struct transport alone, ring;
 	struct transport *transport;
@@ -183,6 +184,8 @@ void server_stop(struct server *s);
 /* The member can't go on: says why, also to the other members, and ends the loop with exit status 1.
  * s->restart says whether a new start may help: disk full, read-only, out of memory, ... */
 void server_fatal(struct server *s, enum dr_err code, const char *why);
+/* The cluster went on without this member: from now on it neither votes nor leads nor talks to agents. */
+void server_superseded(struct server *s, uint64_t incarnation);
 /* Ends the loop, soon; main.c begins anew from what is on the disk. */
 void server_begin_anew(struct server *s);
 /* The cluster has removed this member: it forgets its log (put aside) and waits for init or join again. */
@@ -225,6 +228,8 @@ bool agents_connected(struct server *s, const char *node, const uint8_t start_id
 /* The connection ended: says so to the cluster and frees. */
 void agents_lost(struct agent *a, const char *why);
 void agents_free(struct agent *a);
+/* Ends all sessions: the agents go elsewhere. */
+void agents_dismiss(struct server *s);
 void agents_applied(struct server *s, const struct apply_result *result);
 void agents_granted(struct server *s, uint64_t term, const Drover__CmdLeaseRound *round);
 /* Orders that are due, reports that had no effect. */

@@ -120,6 +120,7 @@ stop_clients() {
 	local status=$?
 	touch "$ACKED/stop" 2>/dev/null || true
 	kill "${pids[@]}" 2>/dev/null || true
+	set +e # or the next line ends the script before the lab is taken down
 	(exit "$status")
 	cleanup
 }

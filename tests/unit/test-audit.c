@@ -202,6 +202,91 @@ static void test_copy_may_have_run(void **state)
 	assert_true(core_vm(c, "vm1").generation == g + 1);
 }
 
+/* The commit is on the destination's disk; it waits for a lease. */
+static void test_commit_on_the_way(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+	uint64_t g = core_vm(c, "vm1").generation;
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_CONTINUING),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_string_equal(core_vm(c, "vm1").owner, "node2");
+	assert_true(core_vm(c, "vm1").generation == g + 1);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
+}
+
+/* The attempt was aborted, and the VM has gone elsewhere since; the destination heard of neither. */
+static void test_gone_elsewhere(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+	uint64_t g = core_vm(c, "vm1").generation;
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_COMPLETED),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, "vm1", g + 1, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_string_equal(core_vm(c, "vm1").owner, "node3");
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
+	assert_true(core_attempt(c, id, 1).src_gone);
+}
+
+/* Nothing decides an attempt by a side door; a word counts as long as its session. */
+static void test_side_doors(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+	CORE_BODY(cancel, move_cancel, MOVE_CANCEL, move_cancel, Drover__CmdMoveCancel,
+		  drover__cmd_move_cancel);
+	CORE_BODY(resume, admin, NODE_ADMIN, node_admin, Drover__CmdNodeAdmin, drover__cmd_node_admin);
+	CORE_BODY(lost, session, NODE_SESSION, node_session, Drover__CmdNodeSession,
+		  drover__cmd_node_session);
+	CORE_BODY(fence, fenced, NODE_FENCED, node_fenced, Drover__CmdNodeFenced, drover__cmd_node_fenced);
+
+	fenced.node = (char *)"node3";
+	fenced.proof = (char *)"operator";
+	assert_int_equal(core_apply(c, &fence), 0); /* before the audit */
+	assert_int_equal(begin(c, 2), 0);
+	move_cancel.move = id;
+	assert_int_equal(core_apply(c, &cancel), 6);
+	admin.node = (char *)"node1";
+	assert_int_equal(core_apply(c, &resume), 6);
+	{
+		static char *const names[] = {"node1", "node2"};
+
+		for (uint8_t i = 0; i < 2; i++) {
+			CORE_BODY(cmd, body, NODE_SESSION, node_session, Drover__CmdNodeSession,
+				  drover__cmd_node_session);
+			body.node = names[i];
+			body.boot_id = core_bytes((uint8_t)(i + 1));
+			body.start_id = core_bytes((uint8_t)(i + 1));
+			body.coordinator = (char *)"node1";
+			assert_int_equal(core_apply(c, &cmd), 0);
+			assert_int_equal(speak(c, names[i], (uint8_t)(i + 1), NULL, 0, 0, SILENT), 0);
+		}
+	}
+	assert_int_equal(audit_end(c), 6);
+	assert_int_equal(core_apply(c, &fence), 0); /* again: now it is not waited for */
+	session.node = (char *)"node1";
+	session.start_id = core_bytes(1);
+	assert_int_equal(core_apply(c, &lost), 0);
+	assert_int_equal(audit_end(c), 6);
+	assert_non_null(strstr(c->last.message, "node1"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -210,6 +295,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lost_commit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undecided, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_copy_may_have_run, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_commit_on_the_way, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gone_elsewhere, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_side_doors, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
