@@ -132,6 +132,7 @@ struct coord {
 	uint64_t must_have;	 /* of the start before */
 	bool lacks;		 /* its log ends before that */
 	uint64_t lead_term, lead_from;
+	uint64_t voted_term, voted_for; /* as libraft has it */
 };
 
 void coord_init(struct sim *sim, unsigned id);
@@ -174,6 +175,8 @@ void conns_cut(struct cluster *cl);
 /* Faults: what comes to that process waits so long; is delivered twice; all its connections end. */
 void conns_delay(struct cluster *cl, const struct sim_proc *proc, uint64_t delay);
 void conns_break(struct cluster *cl, const struct sim_proc *proc);
+/* Delivers once more the orders that cluster.kept holds. */
+void conns_again(struct cluster *cl, const struct sim_proc *proc);
 
 /* ---------------------------------------------------------------- agents and clients */
 
@@ -266,6 +269,7 @@ enum fault_kind {
 	F_REPLACE,     /* removed and joined anew */
 	F_GUEST_OFF,   /* the guest shuts itself down */
 	F_STATE_DB,    /* SQLite fails in the state database */
+	F_AGENT_AGAIN, /* old orders come once more */
 	F_AGENT_LEAVE, /* the agent ends cleanly */
 	F_N
 };
@@ -286,6 +290,7 @@ struct cluster_profile {
 	unsigned n_coords;  /* 0: by the seed */
 	const char *faults; /* names, comma; NULL: any */
 	uint64_t least_us;  /* that a fault lasts */
+	bool vms;	    /* clients only start and stop VMs */
 	const char *mutant;
 };
 
@@ -326,6 +331,12 @@ struct shadow {
 	bool fencing[SIM_HOSTS];
 };
 
+struct kept_orders {
+	bool wanted; /* the next ones */
+	uint8_t *bytes;
+	size_t size;
+};
+
 struct cluster {
 	struct sim *sim;
 	unsigned n_coords;
@@ -348,6 +359,7 @@ struct cluster {
 	bool running;		      /* a seed's run; before: the set-up */
 	bool settle;		      /* no more faults, no more commands */
 	uint64_t dark_abort[SIM_VMS]; /* R3: aborted, its source reachable, and dark since */
+	struct kept_orders kept[SIM_HOSTS];
 	uint64_t next_look;
 	uint64_t rough_until;	 /* faults of coordinators are under way */
 	bool vm_killed[SIM_VMS]; /* a fault ended a QEMU of it, or its guest did */

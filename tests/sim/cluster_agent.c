@@ -191,6 +191,7 @@ void cluster_agent_started(struct sim_agent *agent)
 {
 	struct session_sim *s = session_of(agent);
 
+	agent->obeyed[2] = 0;
 	s->conn = NULL;
 	s->state = WAITING;
 	s->backoff_us = SESSION_BACKOFF_MIN_US;

@@ -133,10 +133,20 @@ static void note_attempts(struct cluster *cl, struct db *db)
 						.vm = sim_vm_index(db_text(&rows, 2)),
 						.src = host_of(cl, db_text(&rows, 3)),
 						.dst = host_of(cl, db_text(&rows, 4)),
+						.since = cl->sim->now,
 						.src_gone = db_bool(&rows, 5),
 						.dst_gone = db_bool(&rows, 6),
 						.decision = db_int(&rows, 7)};
 	}
+	if (db_failed(db, NULL) < 0) { /* a fault: nothing was read */
+		memcpy(sh->attempts, old, n_old * sizeof(old[0]));
+		sh->n_attempts = n_old;
+		return;
+	}
+	for (unsigned i = 0; i < n_old; i++)
+		for (unsigned k = 0; k < sh->n_attempts; k++)
+			if (sh->attempts[k].move == old[i].move && sh->attempts[k].attempt == old[i].attempt)
+				sh->attempts[k].since = old[i].since;
 }
 
 /* NULL: both sides of it are gone. */
@@ -284,7 +294,10 @@ static void first_apply(struct coord *c, struct db *db, const Drover__Command *c
 		return;
 	if (c->sim->opt.trace)
 		sim_trace(c->sim, "log: %s%s%s", apply_command_name(cmd),
-			  result->exit != 0 ? " REFUSED: " : "", result->exit != 0 ? result->message : "");
+			  result->exit != 0 ? " REFUSED: " : " ",
+			  result->exit != 0				       ? result->message
+			  : cmd->body_case == DROVER__COMMAND__BODY_MOVE_ABORT ? cmd->move_abort->reason
+									       : "");
 	check_term(cl, cmd, result);
 	check_ids(cl, result);
 	check_fencing(cl, cmd, result);
@@ -379,6 +392,9 @@ void cluster_check_obeyed(struct sim_agent *agent, const Drover__AgentOrders *o)
 	if (o->incarnation < was[0] || (o->incarnation == was[0] && o->term < was[1]))
 		sim_broken(agent->host->sim, "R7: %s obeys orders of term %llu after those of term %llu",
 			   agent->host->name, (unsigned long long)o->term, (unsigned long long)was[1]);
+	if (o->incarnation == was[0] && o->term == was[1] && o->index < was[2])
+		sim_broken(agent->host->sim, "R7: %s obeys orders of index %llu after those of index %llu",
+			   agent->host->name, (unsigned long long)o->index, (unsigned long long)was[2]);
 	was[0] = o->incarnation;
 	was[1] = o->term;
 	was[2] = o->index;
@@ -497,6 +513,17 @@ static void check_own_term(struct coord *c)
 			   (unsigned long long)c->lead_term);
 }
 
+/* R15: one vote a term, whatever happens to the process. */
+static void check_vote(struct coord *c)
+{
+	if (c->raft->current_term == c->voted_term && c->voted_for != 0 &&
+	    c->raft->voted_for != c->voted_for && !c->old_copy)
+		sim_broken(c->sim, "R15: %s has forgotten in term %llu that it voted for %llu", c->name,
+			   (unsigned long long)c->voted_term, (unsigned long long)c->voted_for);
+	c->voted_term = c->raft->current_term;
+	c->voted_for = c->raft->voted_for;
+}
+
 static void check_member(struct coord *c)
 {
 	struct shadow *sh = &c->sim->cluster->shadow;
@@ -516,6 +543,7 @@ static void check_member(struct coord *c)
 	if (c->server->lease != NULL && db_failed(c->server->db, NULL) == 0)
 		check_leases(c);
 	check_log(c);
+	check_vote(c);
 	check_own_term(c);
 }
 

@@ -343,6 +343,10 @@ void client_random(struct sim_client *c)
 
 	if (c->open != NULL)
 		return;
+	if (sim->cluster->profile != NULL && sim->cluster->profile->vms) {
+		ask_vm(c, what < 50 ? DROVER__VM_VERB__VERB__STOP : DROVER__VM_VERB__VERB__START);
+		return;
+	}
 	if (what < 20)
 		client_drain(c, host, true);
 	else if (what < 45)

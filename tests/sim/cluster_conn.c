@@ -179,12 +179,31 @@ static bool way_is_open(const struct conn *c)
 	return net_reaches(c->sim->cluster, c->peer->party->site, c->party->site);
 }
 
+/* Orders that a fault wants to see again later. */
+static void keep_orders(struct conn *c, const Drover__Msg *msg, const struct frame *f)
+{
+	struct kept_orders *k = c->server || msg->body_case != DROVER__MSG__BODY_AGENT_ORDERS
+					? NULL
+					: &cluster_of(c)->kept[c->party->site % SIM_HOSTS];
+
+	if (k == NULL || !k->wanted)
+		return;
+	k->wanted = false;
+	free(k->bytes);
+	k->bytes = malloc(f->size + 1);
+	if (k->bytes == NULL)
+		abort();
+	memcpy(k->bytes, f->bytes, f->size);
+	k->size = f->size;
+}
+
 static void deliver(struct conn *c, struct frame *f)
 {
 	Drover__Msg *msg = drover__msg__unpack(NULL, f->size, f->bytes);
 
 	if (msg == NULL)
 		abort();
+	keep_orders(c, msg, f);
 	c->ops->on_message(c, msg, c->data);
 	drover__msg__free_unpacked(msg, NULL);
 	free(f);
@@ -532,6 +551,30 @@ void conns_delay(struct cluster *cl, const struct sim_proc *proc, uint64_t delay
 			c->pump_at = 0;
 			pump_later(c, c->in->at + delay);
 		}
+	}
+}
+
+static void ev_again(struct sim *sim, struct sim_event *ev)
+{
+	struct conn *c = ev->obj;
+	struct kept_orders *k = &sim->cluster->kept[c->party->site % SIM_HOSTS];
+	Drover__Msg *msg = c->state == CONN_OPEN && k->bytes != NULL
+				   ? drover__msg__unpack(NULL, k->size, k->bytes)
+				   : NULL;
+
+	if (msg == NULL)
+		return;
+	c->ops->on_message(c, msg, c->data);
+	drover__msg__free_unpacked(msg, NULL);
+}
+
+void conns_again(struct cluster *cl, const struct sim_proc *proc)
+{
+	for (size_t i = 0; i < cl->n_conns; i++) {
+		struct conn *c = cl->conns[i];
+
+		if (c->state == CONN_OPEN && !c->server && c->party->proc == proc)
+			sim_post(cl->sim, 10, c->party->proc, ev_again, c);
 	}
 }
 

@@ -257,7 +257,7 @@ static void ev_start(struct sim *sim, struct sim_event *ev)
 	c->lacks = false;
 	if (c->server != NULL && c->server->identity.member != c->member) {
 		c->member = c->server->identity.member; /* as another one */
-		c->term = c->vote = 0;
+		c->term = c->vote = c->voted_term = c->voted_for = 0;
 		c->old_copy = false;
 	}
 	if (c->server != NULL)

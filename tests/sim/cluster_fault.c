@@ -133,8 +133,6 @@ static void ev_fault(struct sim *sim, struct sim_event *ev)
 	f->done = true;
 	if (is_rough(f->kind) && old_copy_under_way(cl))
 		f->kind = F_RELAY_KILL;
-	if (is_rough(f->kind))
-		cl->rough_until = sim->now + f->lasts + 3 * SIM_S;
 	if (f->kind == F_DISK_OLD)
 		f->lasts = sim_between(sim, 50 * SIM_MS, 800 * SIM_MS);
 	if (fault_kinds[f->kind].disk) {
@@ -142,9 +140,11 @@ static void ev_fault(struct sim *sim, struct sim_event *ev)
 			target(cl, f)->damaged = true;
 			target(cl, f)->damaged_at = sim->now;
 		} else {
-			f->kind = F_COORD_KILL;
+			f->kind = f->kind == F_DISK_OLD ? F_AGENT_KILL : F_COORD_KILL;
 		}
 	}
+	if (is_rough(f->kind))
+		cl->rough_until = sim->now + f->lasts + 3 * SIM_S;
 	sim_trace(sim, "FAULT %s host %u coordinator %u for %llu ms", fault_name(f->kind), f->host + 1,
 		  f->coord + 1, (unsigned long long)(f->lasts / 1000));
 	note_phases(cl, f->kind);

@@ -389,6 +389,16 @@ static void late_end(struct cluster *cl, struct fault *f)
 	conns_delay(cl, &cl->sim->hosts[f->host].agent.proc, 0);
 }
 
+static void again_begin(struct cluster *cl, struct fault *f)
+{
+	cl->kept[f->host].wanted = true;
+}
+
+static void again_end(struct cluster *cl, struct fault *f)
+{
+	conns_again(cl, &cl->sim->hosts[f->host].agent.proc);
+}
+
 static void break_begin(struct cluster *cl, struct fault *f)
 {
 	conns_break(cl, &cl->sim->hosts[f->host].agent.proc);
@@ -509,7 +519,8 @@ static void rate_begin(struct cluster *cl, struct fault *f)
 
 static void utc_begin(struct cluster *cl, struct fault *f)
 {
-	target(cl, f)->utc_offset = (int64_t)sim_random(cl->sim, 7200 * SIM_S) - (int64_t)(3600 * SIM_S);
+	leader_or_any(cl, f)->utc_offset =
+		(int64_t)sim_random(cl->sim, 7200 * SIM_S) - (int64_t)(3600 * SIM_S);
 }
 
 const struct kind fault_kinds[F_N] = {
@@ -548,6 +559,7 @@ const struct kind fault_kinds[F_N] = {
 	[F_REPLACE] = {"replace", 3, wipe_begin, replace_end, true},
 	[F_GUEST_OFF] = {"guest-off", 2, guest_off_begin, NULL, false},
 	[F_STATE_DB] = {"state-db", 2, state_db_begin, NULL, false},
+	[F_AGENT_AGAIN] = {"again", 3, again_begin, again_end, false},
 	[F_AGENT_LEAVE] = {"agent-leave", 3, agent_leave_begin, NULL, false},
 };
 

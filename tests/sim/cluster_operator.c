@@ -93,7 +93,7 @@ static void start_fresh(struct coord *c)
 	c->refused = false;
 	c->keep_down = false;
 	disk_wipe(&c->disk);
-	c->member = c->term = c->vote = c->stored = 0;
+	c->member = c->term = c->vote = c->stored = c->voted_term = c->voted_for = 0;
 	coord_start(c);
 }
 

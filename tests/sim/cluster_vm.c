@@ -182,7 +182,7 @@ static void obey(struct sim_agent *agent, const Drover__VmOrder *o)
 	row = &agent->vms[vm];
 	if (held_by_move(agent, vm, &taken) && (o->want != DROVER__VM_WANT__WANT_KILL || !taken))
 		return;
-	if (o->generation < row->floor && !DR_MUTANT(generation_not_kept))
+	if (o->generation < row->floor)
 		return;
 	row->floor = o->generation;
 	switch (o->want) {

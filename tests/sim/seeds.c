@@ -17,7 +17,7 @@
 #define VMS	    4
 #define SEED_CPU_S  60 /* a run that takes longer does not end */
 #define SHOW_FAILED 20
-#define FULL_SEEDS  1000 /* from here on an empty cell of the table is a failure */
+#define FULL_SEEDS  10000 /* from here on an empty cell of the table is a failure */
 #define WORKERS	    64
 #define SIZES	    6
 

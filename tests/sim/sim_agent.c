@@ -375,7 +375,7 @@ void sim_agent_orders(struct sim_agent *agent, const Drover__AgentOrders *orders
 	if (orders->incarnation < agent->floor_incarnation ||
 	    (orders->incarnation == agent->floor_incarnation &&
 	     (orders->term < agent->floor_term || orders->index < agent->orders_index)))
-		if (!DR_MUTANT(old_term_obeyed))
+		if (!DR_MUTANT(old_orders_obeyed))
 			return; /* R7 */
 	if (agent->host->sim->cluster != NULL)
 		cluster_check_obeyed(agent, orders);
