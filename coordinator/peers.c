@@ -33,6 +33,20 @@ bool peers_lost(struct server *s, uint64_t member)
 	return true;
 }
 
+bool peers_host_well(struct server *s, const struct consensus_member *silent)
+{
+	for (unsigned i = 0; i < SERVER_PEERS_MAX; i++) {
+		const struct peer *p = &s->peers[i];
+
+		if (p->member == silent->id && p->leaving)
+			return true;
+		if (p->member != 0 && p->member != silent->id && strcmp(p->node, silent->node) == 0 &&
+		    !peers_lost(s, p->member))
+			return true;
+	}
+	return false;
+}
+
 void peers_send(struct server *s, Drover__PeerMsg *msg)
 {
 	DR_AUTO_FREE uint8_t *bytes = NULL;
@@ -158,6 +172,7 @@ static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t f
 	p->heard_us = env_now_us(s->env);
 	p->nodeid = nodeid;
 	p->index = st->index;
+	p->leaving = st->leaving;
 	p->last_index = st->last_index;
 	p->last_term = st->last_term;
 	p->digest_index = st->index;
@@ -331,6 +346,7 @@ void peers_status(struct server *s)
 		st.members = members;
 	}
 	consensus_last(s->consensus, &st.last_index, &st.last_term);
+	st.leaving = s->leaving;
 	st.error = s->error;
 	st.node = s->conf.name;
 	st.member = consensus_self(s->consensus);

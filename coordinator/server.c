@@ -605,6 +605,8 @@ void server_stop(struct server *s)
 		qb_loop_stop(s->loop);
 		return;
 	}
+	s->leaving = true;
+	peers_status(s);
 	led = consensus_role(s->consensus) == CONSENSUS_LEADER && !s->identity.standalone;
 	if (led)
 		consensus_transfer(s->consensus);

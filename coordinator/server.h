@@ -102,6 +102,7 @@ struct peer {
 	uint64_t digest_index;
 	uint8_t digest[32];
 	bool diverged;
+	bool leaving;	      /* its last word was a good-bye: its host is well */
 	unsigned version_max; /* newest cluster version that it knows; 0: not heard yet */
 	char error[160];
 };
@@ -172,6 +173,7 @@ struct server {
 	uint64_t tick_timer;
 	uint64_t work_timer; /* zero delay: work after a batch of applies */
 	bool stopping;
+	bool leaving; /* ends cleanly */
 	bool restart; /* what went wrong may be over soon: start anew */
 	int exit_code;
 };
@@ -247,6 +249,8 @@ void peers_vouched(struct server *s);
 void peers_propose(struct server *s, const Drover__Command *cmd);
 struct peer *peers_find(struct server *s, uint64_t member);
 bool peers_lost(struct server *s, uint64_t member);
+/* A silent member whose host is well all the same: it ended cleanly, or another one of its node is heard. */
+bool peers_host_well(struct server *s, const struct consensus_member *silent);
 
 /* leader.c */
 void leader_changed(struct server *s);

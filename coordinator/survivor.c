@@ -94,7 +94,7 @@ static void explain(struct survivor *v, const char *why)
 		  v->node, why, v->node);
 }
 
-static void try_fence(struct server *s)
+static void try_fence(struct server *s, const struct consensus_member *other)
 {
 	struct survivor *v = &s->survivor;
 	struct dr_error err = DR_ERROR_INIT;
@@ -104,6 +104,10 @@ static void try_fence(struct server *s)
 	/* See survivor.h: who has not heard the other since its start may be the one that was fenced. */
 	if (s->vouch.mute) {
 		explain(v, "This one has not heard it since its own start, so it may have gone on without");
+		return;
+	}
+	if (peers_host_well(s, other)) {
+		explain(v, "It ended cleanly or lost its log, so its host, which is well, is left alone");
 		return;
 	}
 	if (spec == NULL) {
@@ -143,5 +147,5 @@ void survivor_tick(struct server *s)
 			v->due_us += SURVIVOR_SECOND_US;
 	}
 	if (!v->fencing && now >= v->due_us && consensus_role(s->consensus) != CONSENSUS_LEADER)
-		try_fence(s);
+		try_fence(s, &other);
 }
