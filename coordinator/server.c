@@ -411,12 +411,19 @@ int server_identity_set(struct server *s, struct dr_error *err)
 static int read_log(struct server *s, struct dr_error *err)
 {
 	struct logdb_snapshot snapshot;
+	struct logdb_identity kept;
 	int ret;
 
 	s->log = logdb_open(s->conf.data_dir, err);
 	if (s->log == NULL)
 		return -(int)err->code;
 	ret = logdb_identity_get(s->log, &s->identity, err);
+	/* No checksum covers that row: a flipped bit has made a member of a cluster a standalone one. */
+	if (ret == 0 && s->identity.member != 0 && recover_identity_read(s->conf.data_dir, &kept, err) == 1 &&
+	    (kept.member != s->identity.member || kept.standalone != s->identity.standalone ||
+	     memcmp(kept.cluster_uuid, s->identity.cluster_uuid, LOGDB_UUID) != 0))
+		ret = dr_error_set(err, DR_ECORRUPT, "log.db: it names another member than %s/member",
+				   s->conf.data_dir);
 	if (ret == 0)
 		ret = logdb_snapshot_get(s->log, &snapshot, err);
 	if (ret == 1) {
