@@ -115,6 +115,7 @@ struct move {
 	unsigned token_rounds;
 	struct move_figures figures;
 	uint64_t figures_us;
+	bool figures_held;   /* they came while MOVE_LIMIT_HOLD was on */
 	uint64_t guest_rate; /* bytes/s by which `remaining` shrinks */
 	enum move_peer peer;
 	enum move_answer quit; /* QMP quit is asked for once, then it is killed */

@@ -486,11 +486,14 @@ static void take_figures(struct move *m, const struct move_event *ev)
 	const struct move_figures *f = &ev->figures;
 	uint64_t now = move_now(m);
 	uint64_t elapsed = now - m->figures_us;
+	bool held = m->limit == MOVE_LIMIT_HOLD;
 
+	/* What is held says nothing about the link. */
 	if (m->figures_us != 0 && elapsed > 0 && f->passes == m->figures.passes &&
-	    f->remaining <= m->figures.remaining)
+	    f->remaining <= m->figures.remaining && !held && !m->figures_held)
 		m->guest_rate = (m->figures.remaining - f->remaining) * 1000 / (elapsed / 1000 + 1);
 	m->figures = *f;
+	m->figures_held = held;
 	m->figures_us = now;
 	m->rec.stats.passes = f->passes;
 	m->rec.stats.bytes_guest = f->transferred;

@@ -50,6 +50,7 @@
 #define MOVE_UPFRONT_RETRY_MS 10000
 #define MOVE_NEAR_MS	      300
 #define MOVE_NEAR_BYTES	      (UINT64_C(16) << 20)
+#define MOVE_NEAR_LEAST	      (UINT64_C(1) << 20)
 #define MOVE_HOLD_BANDWIDTH   (UINT64_C(64) << 10)
 #define MOVE_POLL_MS	      100
 #define MOVE_POLL_NEAR_MS     20

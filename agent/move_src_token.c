@@ -120,7 +120,7 @@ bool src_near_end(const struct move *m)
 	/* What a slow link carries in a second: who asks earlier keeps others from switching over meanwhile.
 	 */
 	if (m->guest_rate != 0 && bytes > m->guest_rate)
-		bytes = m->guest_rate;
+		bytes = m->guest_rate > MOVE_NEAR_LEAST ? m->guest_rate : MOVE_NEAR_LEAST;
 	return m->figures.remaining <= bytes ||
 	       m->figures.remaining / 1000 <= m->guest_rate / 1000 * window_ms / 1000;
 }

@@ -52,8 +52,14 @@ fi
 
 LOGS=$(mktemp -d "${TMPDIR:-/tmp}/drover-valgrind-XXXXXX")
 trap 'rm -rf "$LOGS"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+end_early() {
+	local pids
+	pids=$(jobs -pr)
+	# shellcheck disable=SC2086 # a list of numbers
+	[ -z "$pids" ] || pkill -TERM -P "${pids//$'\n'/,}" || true
+	exit 143
+}
+trap end_early INT TERM HUP
 
 # Moves of the simulator with each fault, before and after the source's word, and one in each scene: the whole matrix takes an
 # hour under valgrind (the sanitizers see it all: quickstart).
