@@ -361,6 +361,7 @@ struct cluster {
 	uint64_t dark_abort[SIM_VMS]; /* R3: aborted, its source reachable, and dark since */
 	struct kept_orders kept[SIM_HOSTS];
 	uint64_t next_look;
+	uint64_t booted_at[SIM_HOSTS];
 	uint64_t rough_until;	 /* faults of coordinators are under way */
 	bool vm_killed[SIM_VMS]; /* a fault ended a QEMU of it, or its guest did */
 };

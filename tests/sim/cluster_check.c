@@ -158,6 +158,11 @@ static const struct shadow_attempt *shadow_of(struct cluster *cl, uint64_t move,
 	return NULL;
 }
 
+static bool has_just_booted(const struct cluster *cl, const struct sim_host *h)
+{
+	return cl->booted_at[h->id] != 0 && cl->sim->now - cl->booted_at[h->id] < 15 * SIM_S;
+}
+
 /* I4, R21: no slot is free while something of that side is left. */
 static void check_slots(struct cluster *cl)
 {
@@ -167,7 +172,8 @@ static void check_slots(struct cluster *cl)
 		const struct sim_relay *r = sim->relays[i];
 		const struct shadow_attempt *t;
 
-		if (!r->proc.alive)
+		/* A host that has booted goes on with what it finds, until its first orders (seed 1617). */
+		if (!r->proc.alive || has_just_booted(cl, r->host))
 			continue;
 		t = shadow_of(cl, r->move, r->attempt);
 		if (t == NULL || (r->role == DROVER__MOVE_ROLE__MOVE_SRC ? t->src_gone : t->dst_gone))
@@ -178,7 +184,8 @@ static void check_slots(struct cluster *cl)
 		const struct sim_qemu *q = sim->qemus[i];
 		const struct shadow_attempt *t;
 
-		if (!q->proc.alive || !q->incoming || q->run == MOVE_RUN_RUNNING)
+		if (!q->proc.alive || !q->incoming || q->run == MOVE_RUN_RUNNING ||
+		    has_just_booted(cl, q->host))
 			continue;
 		t = shadow_of(cl, q->move, q->attempt);
 		if (t == NULL || t->dst_gone)

@@ -153,6 +153,7 @@ static void host_power_end(struct cluster *cl, struct fault *f)
 	for (unsigned k = 0; k < 16; k++)
 		cl->boot_id[f->host][k] = (uint8_t)sim_random(sim, 256);
 	a->no_restart = false;
+	cl->booted_at[f->host] = sim->now;
 	if (!a->proc.alive)
 		sim_agent_start(a);
 	if (f->host < cl->n_coords) {

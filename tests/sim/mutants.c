@@ -17,7 +17,7 @@ struct mutant {
 
 /* To add one: DR_MUTANT(name) where the bug is, and its row here, with faults that make it likely. */
 static const struct mutant mutants[] = {
-	{"R2", 1, {.mutant = "word_without_lease", .faults = "leader-kill,leader-pause,cut-agent,late"}},
+	{"R2", 140, {.mutant = "word_without_lease", .faults = "leader-kill,leader-pause,cut-agent,late"}},
 	{"R3",
 	 1,
 	 {.mutant = "abort_waits_for_dst",
