@@ -184,13 +184,18 @@ static struct raft_heap heap = {
 	.aligned_free = heap_aligned_free,
 };
 
+void consensus_use_heap(void)
+{
+	raft_heap_set(&heap);
+}
+
 struct consensus *consensus_new(const struct consensus_config *config, struct dr_error *err)
 {
 	struct rio_config rio = {.env = config->env, .log = config->log, .transport = config->transport};
 	struct consensus *c = calloc(1, sizeof(*c));
 	int rv;
 
-	raft_heap_set(&heap);
+	consensus_use_heap();
 	if (c == NULL || (c->node = strdup(config->node)) == NULL) {
 		dr_error_set(err, DR_ENOMEM, "consensus: out of memory");
 		free(c);
@@ -606,13 +611,66 @@ void consensus_transfer(struct consensus *c)
 
 /* --- what comes in ----------------------------------------------------------------- */
 
+/* 0: the log holds no such entry, nor is it the snapshot's. */
+static raft_term entry_term(const struct raft_log *log, raft_index index)
+{
+	raft_index first = log->offset + 1;
+	size_t n = (log->back + log->size - log->front) % (log->size != 0 ? log->size : 1);
+
+	if (index == log->snapshot.last_index)
+		return log->snapshot.last_term;
+	if (log->size == 0 || index < first || index >= first + n)
+		return 0;
+	return log->entries[(log->front + (index - first)) % log->size].term;
+}
+
+/*
+ * libraft 0.15 crashes when a new leader takes back a member change and the entry of the member list before
+ * it has given way to a snapshot (canonical/raft #250, #323): it looks for that list in the log only. What
+ * comes would do that: the index from which on the log is cut off, else 0.
+ */
+static raft_index takes_back_blindly(const struct consensus *c, const Drover__RaftRpc *rpc)
+{
+	const struct raft *r = &c->raft;
+	raft_index change = r->configuration_uncommitted_index;
+
+	if (rpc->type != RAFT_IO_APPEND_ENTRIES || rpc->term < r->current_term || change == 0 ||
+	    r->configuration_index > r->log.offset)
+		return 0;
+	for (size_t i = 0; i < rpc->n_entries; i++) {
+		raft_index index = rpc->prev_log_index + 1 + i;
+		raft_term term = entry_term(&r->log, index);
+
+		if (term == 0 || index > change)
+			return 0;
+		if (term != rpc->entries[i]->term)
+			return index;
+	}
+	return 0;
+}
+
+/* What is cut off on the disk is not there after a new start, and with it the change. */
+static void start_without(struct consensus *c, raft_index index)
+{
+	if (logwriter_truncate(c->writer, index) == 0)
+		logwriter_vote(c->writer, c->raft.current_term, c->raft.voted_for); /* waits for both */
+	c->config.ops->fatal(c->config.data, DR_EAGAIN,
+			     "a member change of an earlier leader is taken back: begins anew without it");
+}
+
 void consensus_receive(struct consensus *c, uint64_t from, const Drover__RaftRpc *rpc)
 {
+	raft_index cut;
 	int before = c->raft.state;
 	raft_term term = c->raft.current_term;
 
 	if (!c->started)
 		return;
+	cut = takes_back_blindly(c, rpc);
+	if (cut != 0) {
+		start_without(c, cut);
+		return;
+	}
 	if (rpc->type == RAFT_IO_APPEND_ENTRIES && rpc->term >= term)
 		note_heard(c, rpc->leader_commit);
 	rio_receive(&c->io, from, rpc);

@@ -59,6 +59,10 @@ struct consensus_config {
 	void *data;
 };
 
+/* libraft leaves padding unwritten that goes to disks and peers: from now on its memory is zeroed. For
+ * whoever uses libraft's calls without a consensus. */
+void consensus_use_heap(void);
+
 /* Takes config->log also on failure. */
 struct consensus *consensus_new(const struct consensus_config *config, struct dr_error *err);
 /* The first member of a new cluster: before consensus_start. */

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <openssl/sha.h>
 #include <sqlite3.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -307,6 +308,38 @@ static int verify(struct logdb *log, struct dr_error *err)
 	return 0;
 }
 
+/* The one row of a query of our own. */
+static int one_row(struct logdb *log, const char *sql, const char *wanted, struct dr_error *err)
+{
+	sqlite3_stmt *st = NULL;
+	int ret = 0;
+
+	if (sqlite3_prepare_v2(log->sql, sql, -1, &st, NULL) != SQLITE_OK)
+		return sql_error(log, err, "check pages");
+	if (sqlite3_step(st) != SQLITE_ROW)
+		ret = sql_error(log, err, "check pages");
+	else if (strcmp((const char *)sqlite3_column_text(st, 0), wanted) != 0)
+		ret = dr_error_set(err, DR_ECORRUPT, "log.db: its pages are damaged (%s)",
+				   (const char *)sqlite3_column_text(st, 0));
+	sqlite3_finalize(st);
+	return ret;
+}
+
+/* A flipped bit can make SQLite lose sight of entries without a word: of a page's cells, or of the table by
+ * its name. What the chain then can't miss, since nothing is left of it, the file's pages and names show. */
+static int check_pages(struct logdb *log, struct dr_error *err)
+{
+	int ret = one_row(log, "PRAGMA quick_check(1)", "ok", err);
+
+	if (ret < 0)
+		return ret;
+	return one_row(
+		log,
+		"SELECT count(*) FROM sqlite_schema WHERE name NOT IN ('meta', 'entry', 'snapshot', 'seen')"
+		" OR type <> 'table'",
+		"0", err);
+}
+
 static int open_sqlite(struct logdb *log, const char *path, struct dr_error *err)
 {
 	if (sqlite3_open_v2(path, &log->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
@@ -369,7 +402,8 @@ struct logdb *logdb_open(const char *dir, struct dr_error *err)
 		free(log);
 		return NULL;
 	}
-	if (check_trusted(log, err) < 0 || open_sqlite(log, path, err) < 0 || verify(log, err) < 0) {
+	if (check_trusted(log, err) < 0 || open_sqlite(log, path, err) < 0 || check_pages(log, err) < 0 ||
+	    verify(log, err) < 0) {
 		logdb_close(log);
 		return NULL;
 	}
@@ -442,24 +476,46 @@ int logdb_identity_set(struct logdb *log, const struct logdb_identity *id, struc
 	return logdb_commit(log, err);
 }
 
+/* Term and vote: a changed bit in them is a second vote in one term (SAFETY R15). */
+struct ballot {
+	uint64_t term, vote; /* big endian */
+	uint8_t hash[LOGDB_CHAIN];
+};
+
+static void ballot_hash(const struct ballot *b, uint8_t hash[LOGDB_CHAIN])
+{
+	SHA256((const uint8_t *)b, offsetof(struct ballot, hash), hash);
+}
+
 int logdb_vote_get(struct logdb *log, uint64_t *term, uint64_t *vote, struct dr_error *err)
 {
-	uint64_t pair[2] = {0, 0};
-	int ret = meta_get(log, "vote", pair, sizeof(pair), err);
+	struct ballot b = {.term = 0};
+	uint8_t hash[LOGDB_CHAIN];
+	int ret = meta_get(log, "ballot", &b, sizeof(b), err);
 
+	if (ret == 1) {
+		ballot_hash(&b, hash);
+		if (memcmp(hash, b.hash, sizeof(hash)) != 0)
+			return dr_error_set(err, DR_ECORRUPT, "log.db: term and vote fail their checksum");
+	} else if (ret == 0) { /* a log of before they had one */
+		ret = meta_get(log, "vote", &b, offsetof(struct ballot, hash), err);
+	}
 	if (ret < 0)
 		return ret;
-	*term = be64toh(pair[0]);
-	*vote = be64toh(pair[1]);
+	if (ret == 0 && log->last != 0)
+		return dr_error_set(err, DR_ECORRUPT, "log.db: term and vote are missing");
+	*term = be64toh(b.term);
+	*vote = be64toh(b.vote);
 	return 0;
 }
 
 int logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_error *err)
 {
-	uint64_t pair[2] = {htobe64(term), htobe64(vote)};
+	struct ballot b = {.term = htobe64(term), .vote = htobe64(vote)};
 
+	ballot_hash(&b, b.hash);
 	/* Outside a transaction each statement is one of its own, durable when it returns. */
-	return meta_set(log, "vote", pair, sizeof(pair), err);
+	return meta_set(log, "ballot", &b, sizeof(b), err);
 }
 
 int logdb_seen_put(struct logdb *log, const struct logdb_seen *seen, struct dr_error *err)

@@ -11,6 +11,7 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "coordinator/consensus.h"
 #include "coordinator/raft_rpc.h"
 
 #define PATH_TEXT 512
@@ -182,6 +183,7 @@ static int only_voter(struct logdb *log, const struct logdb_identity *id, const 
 	if (ret < 0)
 		return ret;
 	entry.term = term + RECOVER_TERMS_AHEAD;
+	consensus_use_heap();
 	if (self_and_spare(&conf, id, node, spare) != 0 || raft_configuration_encode(&conf, &buf) != 0) {
 		raft_configuration_close(&conf);
 		return dr_error_set(err, DR_ENOMEM, "out of memory");

@@ -412,6 +412,7 @@ static int read_log(struct server *s, struct dr_error *err)
 {
 	struct logdb_snapshot snapshot;
 	struct logdb_identity kept;
+	uint64_t term, vote;
 	int ret;
 
 	s->log = logdb_open(s->conf.data_dir, err);
@@ -425,11 +426,15 @@ static int read_log(struct server *s, struct dr_error *err)
 		ret = dr_error_set(err, DR_ECORRUPT, "log.db: it names another member than %s/member",
 				   s->conf.data_dir);
 	if (ret == 0)
+		ret = logdb_vote_get(s->log, &term, &vote, err);
+	if (ret == 0)
 		ret = logdb_snapshot_get(s->log, &snapshot, err);
 	if (ret == 1) {
 		free((void *)(uintptr_t)snapshot.conf);
 		free((void *)(uintptr_t)snapshot.data);
 	}
+	if (ret >= 0 && logdb_first(s->log) > (ret == 1 ? snapshot.index : 0) + 1)
+		ret = dr_error_set(err, DR_ECORRUPT, "log.db: entries are missing behind its snapshot");
 	return ret < 0 ? ret : 0;
 }
 
@@ -509,8 +514,8 @@ struct server *server_new(const struct dr_conf *conf, qb_loop_t *loop, struct en
 /* Whether the cause may go away by itself, or a new start deals with it. */
 static bool may_pass(enum dr_err code)
 {
-	return code == DR_ENOSPC || code == DR_EIO || code == DR_ESYNC || code == DR_ENOMEM ||
-	       code == DR_ECORRUPT;
+	return code == DR_EAGAIN || code == DR_ENOSPC || code == DR_EIO || code == DR_ESYNC ||
+	       code == DR_ENOMEM || code == DR_ECORRUPT;
 }
 
 void server_fatal(struct server *s, enum dr_err code, const char *why)

@@ -122,6 +122,7 @@ struct coord {
 	uint64_t restart_us;
 	/* For the checks. */
 	uint64_t term, vote, member;
+	uint64_t stored_term, stored_vote; /* of a transaction that is not on the disk yet; 0: none */
 	uint64_t applied;
 	unsigned starts;
 	bool damaged; /* its log was; no member with a vote since */
@@ -148,6 +149,7 @@ void coord_stop(struct coord *c);
 void coord_restart_later(struct coord *c, uint64_t delay);
 /* The coordinator whose code runs now, or NULL. */
 struct coord *coord_running(struct sim *sim);
+void coord_voted(struct coord *c);
 struct coord *coord_of(struct sim *sim, const struct sim_proc *proc);
 bool coord_up(const struct coord *c);
 bool coord_leads(const struct coord *c);

@@ -178,10 +178,21 @@ int __wrap_logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struc
 			   (unsigned long long)c->vote, (unsigned long long)c->term);
 	ret = __real_logdb_vote_set(log, term, vote, err);
 	if (ret == 0 && c != NULL && (term > c->term || (term == c->term && vote != 0))) {
-		c->term = term;
-		c->vote = vote;
+		c->stored_term = term;
+		c->stored_vote = vote;
 	}
 	return ret;
+}
+
+/* The transaction with the vote is on the disk: from now on it may be told. One that lost its power before
+ * was never heard of. */
+void coord_voted(struct coord *c)
+{
+	if (c->stored_term == 0)
+		return;
+	c->term = c->stored_term;
+	c->vote = c->stored_vote;
+	c->stored_term = 0;
 }
 
 /* The state is rebuilt from snapshot and log at each start: its file is nobody's but SQLite's. */
@@ -309,6 +320,7 @@ static void gone(struct coord *c, bool with_fin)
 	c->server = NULL;
 	c->raft = NULL;
 	c->n_timers = 0;
+	c->stored_term = 0;
 	c->listeners[0] = c->listeners[1] = NULL;
 	sim_proc_kill(&c->proc);
 	conns_process_gone(c->sim, &c->proc, with_fin);
@@ -321,7 +333,10 @@ static void ev_exit(struct sim *sim, struct sim_event *ev)
 	int code = c->server->exit_code;
 
 	sim_trace(sim, "%s: coordinator ends with status %d", c->name, code);
-	if (code != 0 && !c->disk.failed && !c->damaged && !c->old_copy)
+	/* A member change that a leader takes back is dealt with by a new start, without what is cut off. */
+	if (strstr(c->server->error, "is taken back") != NULL)
+		c->stored = 0;
+	else if (code != 0 && !c->disk.failed && !c->damaged && !c->old_copy)
 		sim_broken(sim, "%s: the coordinator gave up though its disk is good", c->name);
 	gone(c, true);
 	coord_restart_later(c, c->restart_us + sim_random(sim, SIM_S));

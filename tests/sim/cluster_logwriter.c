@@ -91,6 +91,8 @@ static void run_batch(struct logwriter *w)
 			ret = op_run(w, op, &err);
 		if (ret == 0)
 			ret = logdb_commit(w->log, &err);
+		if (ret == 0)
+			coord_voted(w->coord);
 		if (ret < 0) {
 			logdb_rollback(w->log);
 			w->error = err;

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -205,6 +206,45 @@ static void test_changed_entry_is_refused(void **state)
 	assert_non_null(strstr(err.text, "entry 9"));
 }
 
+static void edit(const char *dir, const char *sql)
+{
+	char path[128];
+	sqlite3 *db = NULL;
+
+	snprintf(path, sizeof(path), "%s/log.db", dir);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_changes(db), 1);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* Another vote in the same term is what a changed bit there would give. */
+static void test_changed_vote_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb *log = logdb_open(f->dir, &err);
+	uint64_t term, vote;
+
+	append(log, 1, 3);
+	assert_int_equal(logdb_vote_set(log, 5, 77, &err), 0);
+	logdb_close(log);
+	log = logdb_open(f->dir, &err);
+	assert_int_equal(logdb_vote_get(log, &term, &vote, &err), 0);
+	assert_int_equal(term, 5);
+	assert_int_equal(vote, 77);
+	logdb_close(log);
+	edit(f->dir, "UPDATE meta SET value = CAST(x'0000000000000004' || substr(value, 9) AS BLOB) WHERE "
+		     "key = 'ballot'");
+	log = logdb_open(f->dir, &err);
+	assert_int_equal(logdb_vote_get(log, &term, &vote, &err), -DR_ECORRUPT);
+	logdb_close(log);
+	edit(f->dir, "UPDATE meta SET key = 'ballox' WHERE key = 'ballot'");
+	log = logdb_open(f->dir, &err);
+	assert_int_equal(logdb_vote_get(log, &term, &vote, &err), -DR_ECORRUPT);
+	logdb_close(log);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -212,6 +252,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wal_bit_flip_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_entry_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changed_vote_is_refused, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
