@@ -147,7 +147,7 @@ static int whole(struct server *s, bool standalone, struct dr_error *err)
 			struct dr_error again = DR_ERROR_INIT;
 
 			/* Half a restore is none: the next try finds a fresh coordinator. */
-			if (recover_forget(s->conf.data_dir, &again) < 0)
+			if (recover_forget_write(s->conf.data_dir, &again) < 0)
 				log_error("%s", again.text);
 			server_fatal(s, err->code, err->text);
 			s->restart = true;

@@ -15,7 +15,8 @@
 #include "coordinator/raft_rpc.h"
 
 #define PATH_TEXT 512
-#define ROOM	  (1 << 20) /* bytes */
+#define FORGET	  "log.forget" /* the last of the files that are put aside */
+#define ROOM	  (1 << 20)    /* bytes */
 
 static int write_durably(const char *path, const char *text, struct dr_error *err)
 {
@@ -99,25 +100,39 @@ int recover_set_aside(const char *dir, struct dr_error *err)
 {
 	/* In this order: a crash in between must leave what is refused again, and never an old WAL beside a
 	 * new database, which SQLite would take for its own. */
-	static const char *const files[] = {"log.db-wal",   "log.db-shm", "log.db",
-					    LOGDB_DISTRUST, "superseded", "log.mark"};
+	static const char *const files[] = {"log.db-wal", "log.db-shm", "log.db", LOGDB_DISTRUST,
+					    "superseded", "log.mark",	FORGET};
 	char from[PATH_TEXT], to[PATH_TEXT + 8];
 
 	for (size_t i = 0; i < DR_ARRAY_SIZE(files); i++) {
 		snprintf(from, sizeof(from), "%s/%s", dir, files[i]);
 		snprintf(to, sizeof(to), "%s.aside", from);
-		if (access(from, F_OK) != 0)
-			continue; /* what an earlier, interrupted call put aside stays */
+		/* What is not there any more was put aside by an earlier call that was interrupted. */
 		if (rename(from, to) != 0 && errno != ENOENT)
 			return dr_error_errno(err, DR_EIO, errno, "%s", from);
 	}
 	return sync_dir(dir, err);
 }
 
-int recover_forget(const char *dir, struct dr_error *err)
+int recover_forget_write(const char *dir, struct dr_error *err)
 {
 	char path[PATH_TEXT];
 
+	snprintf(path, sizeof(path), "%s/" FORGET, dir);
+	return write_durably(path, "this member was removed\n", err);
+}
+
+int recover_forget_run(const char *dir, struct dr_error *err)
+{
+	char path[PATH_TEXT];
+
+	snprintf(path, sizeof(path), "%s/" FORGET, dir);
+	{
+		DR_AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			return errno == ENOENT ? 0 : dr_error_errno(err, DR_EIO, errno, "%s", path);
+	}
 	snprintf(path, sizeof(path), "%s/member", dir);
 	if (unlink(path) != 0 && errno != ENOENT)
 		return dr_error_errno(err, DR_EIO, errno, "%s", path);

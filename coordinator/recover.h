@@ -41,8 +41,10 @@ void recover_distrust(const char *dir, const char *why);
 /* -DR_ENOSPC unless there is room for the log to go on for a while: a member without it would stop again at
  * once. */
 int recover_room(const char *dir, struct dr_error *err);
-/* Puts the log aside and forgets who this was: the next start is that of a coordinator in no cluster. */
-int recover_forget(const char *dir, struct dr_error *err);
+/* Written down for the next start, when nothing has the log open: it puts the log aside and forgets who this
+ * was; the coordinator is in no cluster then. */
+int recover_forget_write(const char *dir, struct dr_error *err);
+int recover_forget_run(const char *dir, struct dr_error *err);
 /* Renames the log's files to NAME.aside (those that an earlier call left are replaced). */
 int recover_set_aside(const char *dir, struct dr_error *err);
 

@@ -442,7 +442,7 @@ static int open_log(struct server *s, struct dr_error *err)
 {
 	int ret;
 
-	if (recover_room(s->conf.data_dir, err) < 0)
+	if (recover_room(s->conf.data_dir, err) < 0 || recover_forget_run(s->conf.data_dir, err) < 0)
 		return -(int)err->code;
 	ret = read_log(s, err);
 	if (ret == -DR_ECORRUPT) {
@@ -567,7 +567,7 @@ void server_removed(struct server *s)
 {
 	struct dr_error err = DR_ERROR_INIT;
 
-	if (recover_forget(s->conf.data_dir, &err) < 0)
+	if (recover_forget_write(s->conf.data_dir, &err) < 0)
 		log_error("%s", err.text);
 	else
 		log_notice(
