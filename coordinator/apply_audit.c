@@ -107,7 +107,7 @@ void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
 	apply_event(a, "cluster", (struct about){.node = c->node},
 		    "incarnation %llu of the cluster (%s): no VM is started or moved until every host has "
 		    "reported",
-		    (unsigned long long)(c->incarnation >> 32 != 0 ? c->incarnation >> 32 : c->incarnation),
+		    (unsigned long long)(c->incarnation >> 48 != 0 ? c->incarnation >> 48 : c->incarnation),
 		    c->why);
 	a->out->changed = true;
 	a->out->touched_all = true;

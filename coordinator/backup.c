@@ -118,8 +118,8 @@ static int install(struct server *s, const Drover__Backup *file, bool standalone
 {
 	struct logdb_identity id = {.member = server_random_id(s),
 				    .standalone = standalone,
-				    .incarnation =
-					    recover_next_incarnation(file->incarnation, server_random_id(s))};
+				    .incarnation = recover_next_incarnation(
+					    file->incarnation, env_utc_us(s->env), server_random_id(s))};
 	struct logdb_snapshot snapshot = {.index = file->index + INDEX_AHEAD,
 					  .term = file->term + RECOVER_TERMS_AHEAD,
 					  .data = file->state.data,

@@ -98,9 +98,10 @@ int force_quorum(struct server *s, const Drover__ForceQuorum *force, bool dry_ru
 		return dr_error_set(
 			err, DR_EREFUSED,
 			"make sure that these hosts are off and stay off, then repeat with --confirmed");
-	ret = recover_force_write(s->conf.data_dir,
-				  recover_next_incarnation(s->identity.incarnation, server_random_id(s)),
-				  err);
+	ret = recover_force_write(
+		s->conf.data_dir,
+		recover_next_incarnation(s->identity.incarnation, env_utc_us(s->env), server_random_id(s)),
+		err);
 	if (ret < 0)
 		return ret;
 	log_notice("force-quorum: goes on alone as incarnation %llu",

@@ -346,14 +346,20 @@ int recover_alone_run(const char *dir, struct logdb *log, const struct logdb_ide
 
 /* --- incarnations ------------------------------------------------------------------ */
 
+#define COUNT_SHIFT 48
+#define RANDOM_BITS 8
+
 uint64_t recover_incarnation_count(uint64_t incarnation)
 {
-	return incarnation >> 32 != 0 ? incarnation >> 32 : incarnation;
+	return incarnation >> COUNT_SHIFT != 0 ? incarnation >> COUNT_SHIFT : incarnation;
 }
 
-uint64_t recover_next_incarnation(uint64_t old, uint64_t random)
+uint64_t recover_next_incarnation(uint64_t old, uint64_t utc_us, uint64_t random)
 {
-	return (recover_incarnation_count(old) + 1) << 32 | (random & UINT32_MAX);
+	uint64_t second = utc_us / 1000000 & ((1ull << (COUNT_SHIFT - RANDOM_BITS)) - 1);
+
+	return (recover_incarnation_count(old) + 1) << COUNT_SHIFT | second << RANDOM_BITS |
+	       (random & ((1ull << RANDOM_BITS) - 1));
 }
 
 int recover_superseded_write(const char *dir, uint64_t incarnation, struct dr_error *err)

@@ -27,9 +27,10 @@ int recover_force_write(const char *dir, uint64_t incarnation, struct dr_error *
 int recover_force_run(const char *dir, struct logdb *log, struct logdb_identity *id, const char *node,
 		      struct dr_error *err);
 
-/* A new incarnation: its count is one higher, and the rest is random, so that two that are begun at the same
- * time are not the same one. */
-uint64_t recover_next_incarnation(uint64_t old, uint64_t random);
+/* A new incarnation: its count is one higher than old's. Behind the count stand the second and some random
+ * bits, so that two of one count differ, and the later one is the higher: a restore after a force-quorum that
+ * the backup does not know of. */
+uint64_t recover_next_incarnation(uint64_t old, uint64_t utc_us, uint64_t random);
 /* For people: 1, 2, ... */
 uint64_t recover_incarnation_count(uint64_t incarnation);
 /* The cluster went on in that incarnation without this member; kept until its log is put aside. 0: no. */

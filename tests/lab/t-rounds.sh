@@ -103,7 +103,7 @@ whole() {
 	says ".quorate == true and .stale == false and ([.coordinators[] | select(.state == \"leader\" or .state == \"voter\")] | length) == $COORDINATORS" \
 		cluster status && says "[.nodes[] | select(.agent == \"connected\")] | length == $COORDINATORS" node list
 }
-same_state() { says '[.coordinators[].digest] | unique | length == 1' --on node1 cluster status; }
+same_state() { says '([.coordinators[] | {index, digest}] | group_by(.index) | all(map(.digest) | unique | length == 1)) and ([.coordinators[].index] | max - min < 5)' --on node1 cluster status; }
 no_drains() { says '.drains.active == 0' cluster status; }
 all_run() { says '[.vms[] | select(.state != "running")] == []' vm list; }
 
