@@ -412,6 +412,9 @@ int join_requested(struct server *s, const Drover__JoinRequest *join, Drover__Re
 			rows_cluster_version(s->db), join->node);
 	if (ret == 0)
 		ret = add_member(s, join->member, join->node, &err);
+	/* "Joined" is said when it is committed: the next leader may not know of it otherwise. */
+	if (ret == 0 && !consensus_members_settled(s->consensus))
+		ret = -DR_EAGAIN;
 	if (ret == -DR_EAGAIN)
 		return ret;
 	if (ret < 0) {

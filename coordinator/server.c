@@ -367,7 +367,9 @@ static int come_back(struct server *s, struct dr_error *err)
 	struct logdb_identity old;
 	int ret = recover_identity_read(s->conf.data_dir, &old, err);
 
-	if (ret <= 0 || old.standalone)
+	/* Of an incarnation that the cluster has left behind: whoever moved its log away wants to join anew.
+	 */
+	if (ret <= 0 || old.standalone || recover_superseded_read(s->conf.data_dir) > old.incarnation)
 		return ret < 0 ? ret : 0;
 	s->identity = old;
 	s->identity.replaces = old.member;
