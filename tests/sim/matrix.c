@@ -90,7 +90,7 @@ static void run_all(unsigned n, unsigned jobs)
 			abort();
 		if (pid == 0) {
 			matrix_fork_case(&shared->cases[i], &shared->results[i]);
-			_exit(0);
+			sim_leave(0);
 		}
 		running++;
 	}

@@ -480,7 +480,7 @@ static void child(const struct matrix_case *c, struct matrix_result *out)
 {
 	leak = true;
 	matrix_run_case(c, false, out);
-	_exit(0);
+	sim_leave(0);
 }
 
 void matrix_fork_case(const struct matrix_case *c, struct matrix_result *out)

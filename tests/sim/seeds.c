@@ -79,7 +79,7 @@ int seeds_one(uint64_t seed, const char *mutant, bool trace)
 	cluster_run(cl, seed, profile, &r);
 	say(seed, &r);
 	fflush(stdout);
-	_exit(r.ok ? 0 : 1); /* what killed processes have left is nobody's to free */
+	sim_leave(r.ok ? 0 : 1);
 }
 
 /* ---------------------------------------------------------------- workers */
@@ -100,7 +100,7 @@ static void run_forked(uint64_t seed, const struct cluster_profile *profile, str
 		if (profile != NULL && profile->mutant != NULL)
 			matrix_set_mutant(profile->mutant);
 		cluster_run(templates[size], seed, profile, out);
-		_exit(0);
+		sim_leave(0);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
 		out->ok = false;
@@ -198,7 +198,7 @@ int seeds_run(uint64_t first, uint64_t last, unsigned jobs)
 		if (fork() == 0) {
 			worker(i);
 			fflush(stdout);
-			_exit(0);
+			sim_leave(0);
 		}
 	}
 	while (wait(NULL) > 0)
@@ -266,7 +266,7 @@ bool seeds_hunt(const struct cluster_profile *profile, uint64_t first, uint64_t 
 		fflush(stdout);
 		if (fork() == 0) {
 			hunter(i, profile);
-			_exit(0);
+			sim_leave(0);
 		}
 	}
 	while (wait(NULL) > 0)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "sim_coord.h"
 
@@ -286,4 +287,16 @@ void sim_free(struct sim *sim)
 		free(sim->relays[i]);
 	sim_coord_free(sim->coord);
 	free(sim);
+}
+
+#ifdef DROVER_COVERAGE
+void __gcov_dump(void);
+#endif
+
+void sim_leave(int status)
+{
+#ifdef DROVER_COVERAGE
+	__gcov_dump();
+#endif
+	_exit(status);
 }

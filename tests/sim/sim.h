@@ -348,6 +348,9 @@ struct sim *sim_alloc(const struct sim_options *opt, unsigned n_hosts, unsigned 
 /* The matrix's cluster. */
 struct sim *sim_new(const struct sim_options *opt);
 void sim_free(struct sim *sim);
+/* Ends a forked process: what killed processes have left in it is nobody's to free. A coverage build writes
+ * its counts. */
+void sim_leave(int status) __attribute__((noreturn));
 struct sim_host *sim_host_named(struct sim *sim, const char *name);
 int sim_vm_index(const char *name);
 

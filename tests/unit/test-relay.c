@@ -415,7 +415,7 @@ static void test_sandboxed(void **state)
 	(void)state;
 	if (UNDER_VALGRIND)
 		skip(); /* its own calls would be forbidden in there */
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(DROVER_COVERAGE)
 	skip();
 #endif
 	rp_start(&src, DROVER__MOVE_ROLE__MOVE_SRC, rp_key, true);
