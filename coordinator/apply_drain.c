@@ -29,9 +29,9 @@ static void queue_vm(struct apply *a, const Drover__CmdDrainStart *c, const stru
 	create.drain = drain;
 	if (why != NULL && c->shutdown_unmovable) {
 		create.kind = (char *)"offline";
-		/* 2: WANT_STOP */
-		db_exec(a->db, "UPDATE vm SET want = 2, changed = ? WHERE name = ?", "us", a->index,
-			vm->name);
+		/* 2: WANT_STOP; what is to be killed stays so. */
+		db_exec(a->db, "UPDATE vm SET want = max(want, 2), changed = ? WHERE name = ?", "us",
+			a->index, vm->name);
 		why = NULL;
 	}
 	move_insert(a, vm, &create, why);

@@ -307,4 +307,40 @@ static inline uint32_t core_drain(struct core *c, const char *node)
 	return core_apply(c, &cmd);
 }
 
+/* Refused with that exit and those words; of the state only the index has changed. */
+static inline void core_refused(struct core *c, Drover__Command *cmd, uint32_t exit, const char *words)
+{
+	uint8_t before[DB_DIGEST_SIZE];
+	uint8_t after[DB_DIGEST_SIZE];
+
+	db_digest(c->db, before);
+	assert_int_equal(core_apply(c, cmd), exit);
+	if (strstr(c->last.message, words) == NULL)
+		fail_msg("'%s' says nothing of '%s'", c->last.message, words);
+	assert_false(c->last.changed || c->last.touched_all);
+	assert_int_equal(c->last.n_touched, 0);
+	db_begin(c->db);
+	db_exec(c->db, "UPDATE counter SET value = ? WHERE name = 'index'", "u", c->index - 1);
+	db_commit(c->db);
+	db_digest(c->db, after);
+	assert_memory_equal(before, after, DB_DIGEST_SIZE);
+	db_begin(c->db);
+	db_exec(c->db, "UPDATE counter SET value = ? WHERE name = 'index'", "u", c->index);
+	db_commit(c->db);
+}
+
+static inline void core_done(struct core *c, Drover__Command *cmd)
+{
+	if (core_apply(c, cmd) != 0)
+		fail_msg("refused: %s", c->last.message);
+	assert_true(c->last.changed);
+}
+
+static inline void core_unchanged(struct core *c, Drover__Command *cmd)
+{
+	if (core_apply(c, cmd) != 0)
+		fail_msg("refused: %s", c->last.message);
+	assert_false(c->last.changed);
+}
+
 #endif
