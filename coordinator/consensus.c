@@ -570,7 +570,7 @@ void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term)
 {
 	/* A leader may apply what the others have stored before its own disk has it. */
 	*index = c->raft.last_applied < c->raft.last_stored ? c->raft.last_applied : c->raft.last_stored;
-	*term = c->raft.current_term;
+	*term = rio_term(&c->io);
 }
 
 /* libraft has no call for it; its log is part of its public struct. */

@@ -30,6 +30,9 @@ void rio_free(struct raft_io *io);
 /* While it is mute this member asks for no vote and gives none. */
 void rio_mute(struct raft_io *io, bool mute);
 
+/* The term that is on the disk; libraft's own may be further while the disk fails. */
+uint64_t rio_term(const struct raft_io *io);
+
 /* A Raft message from another member arrived. */
 void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc);
 
