@@ -81,5 +81,5 @@ bool vouch_enough(const struct vouch *v, const struct consensus_member *members,
 		votes = votes || self;
 		heard += self || has_heard(v, members[i].id);
 	}
-	return !votes || heard * 2 > voters;
+	return votes && heard * 2 > voters;
 }

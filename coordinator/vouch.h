@@ -37,7 +37,9 @@ bool vouch_note(struct vouch *v, const struct logdb_seen *seen);
 /* Another member has spoken; about: what it has seen of this one, NULL: nothing. False: this log is older
  * than that, and must not be used. */
 bool vouch_heard(struct vouch *v, uint64_t from, const struct logdb_seen *about);
-/* Whether those who have spoken are a majority of the voters together with this member, or it has no vote. */
+/* Whether those who have spoken are a majority of the voters together with this member. Not while it has no
+ * vote by its own list: a log that has lost its end, or all of it, is brought up to date by the leader step
+ * by step, and would vote with half of what it once acknowledged. */
 bool vouch_enough(const struct vouch *v, const struct consensus_member *members, unsigned n);
 
 #endif
