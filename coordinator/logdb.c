@@ -340,6 +340,16 @@ static int check_pages(struct logdb *log, struct dr_error *err)
 		"0", err);
 }
 
+/* Its words are ours and right: if SQLite does not understand them, a table is not what it was. */
+static int schema_error(struct logdb *log, struct dr_error *err, const char *what)
+{
+	int ret = sql_error(log, err, what);
+
+	if (sqlite3_errcode(log->sql) == SQLITE_ERROR)
+		ret = -(int)(err->code = DR_ECORRUPT);
+	return ret;
+}
+
 static int open_sqlite(struct logdb *log, const char *path, struct dr_error *err)
 {
 	if (sqlite3_open_v2(path, &log->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
@@ -352,13 +362,13 @@ static int open_sqlite(struct logdb *log, const char *path, struct dr_error *err
 			 "PRAGMA cache_size=-2048; PRAGMA wal_autocheckpoint=1000;",
 			 NULL, NULL, NULL) != SQLITE_OK ||
 	    sqlite3_exec(log->sql, schema, NULL, NULL, NULL) != SQLITE_OK)
-		return sql_error(log, err, "open");
+		return schema_error(log, err, "open");
 	if (DR_MUTANT(ack_before_fsync))
 		sqlite3_exec(log->sql, "PRAGMA synchronous=OFF", NULL, NULL, NULL);
 	for (int i = 0; i < ST_COUNT; i++) {
 		if (sqlite3_prepare_v3(log->sql, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &log->stmt[i],
 				       NULL) != SQLITE_OK)
-			return sql_error(log, err, "prepare");
+			return schema_error(log, err, "prepare");
 	}
 	return 0;
 }
