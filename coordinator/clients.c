@@ -198,17 +198,18 @@ static void barrier_passed(void *data, int status)
 {
 	struct read_barrier *b = data;
 	struct pending *p = pending_find(b->server, b->id, sizeof(b->id));
-	Drover__Response *r;
+	Drover__Response *r = NULL;
 
-	if (p != NULL && status == 0 &&
-	    (r = requests_read(b->server->db, b->server->env, &b->server->view, p->request)) != NULL) {
+	if (p != NULL && status == 0)
+		r = requests_read(b->server->db, b->server->env, &b->server->view, p->request);
+	if (r != NULL && !server_state_failed(b->server)) {
 		if (r->cluster != NULL)
 			add_members(b->server, r->cluster);
 		pending_answer(b->server, p, r);
-		drover__response__free_unpacked(r, NULL);
 	} else if (p != NULL) {
 		p->proposed = false;
 	}
+	drover__response__free_unpacked(r, NULL);
 	free(b);
 }
 
@@ -279,6 +280,8 @@ static void pending_try(struct server *s, struct pending *p)
 	*answer = r;
 	ret = is_read(p->request) ? read_through_barrier(s, p)
 				  : leader_request(s, p->request, p->who, answer);
+	if (server_state_failed(s))
+		ret = -DR_EIO; /* the client asks another coordinator */
 	if (ret == 1) {
 		pending_answer(s, p, answer);
 	} else if (ret == 0) {
@@ -393,10 +396,11 @@ static void answer_read(struct server *s, const Drover__Request *request, struct
 	Drover__Response *r = requests_read(s->db, s->env, &s->view, request);
 	Drover__Response none = DROVER__RESPONSE__INIT;
 
-	if (r == NULL) {
+	if (r == NULL || server_state_failed(s)) {
 		none.exit = DR_EFAILED;
-		none.message = (char *)(uintptr_t) "out of memory";
+		none.message = (char *)(uintptr_t)(r == NULL ? "out of memory" : "the state can't be read");
 		respond(conn, &none, &request->id);
+		drover__response__free_unpacked(r, NULL);
 		return;
 	}
 	if (r->cluster != NULL)

@@ -33,6 +33,8 @@ int leader_propose(struct server *s, const Drover__Command *cmd, void (*done)(vo
 	size_t size;
 	int ret;
 
+	if (server_state_failed(s))
+		return -DR_EIO;
 	/* What this version does not know would stop every member that applies it (SAFETY R20). */
 	if (!msg_known(cmd)) {
 		log_warning("%s from a newer coordinator is not proposed", apply_command_name(cmd));

@@ -294,7 +294,8 @@ static bool better(const struct candidate *a, const uint64_t best[4])
 	return false; /* the first by name stays */
 }
 
-static void finish(const struct plan_input *in, struct plan_choice *out)
+/* False: no network, though one was found a moment ago: the state can't be read. */
+static bool finish(const struct plan_input *in, struct plan_choice *out)
 {
 	uint64_t speed = 0;
 	uint64_t budget;
@@ -303,13 +304,14 @@ static void finish(const struct plan_input *in, struct plan_choice *out)
 	if (in->mode[0] == '\0')
 		rows_limit_text(in->db, "node", in->vm->owner, "mode", out->mode, sizeof(out->mode));
 	if (in->offline)
-		return;
+		return true;
 	out->paths = plan_paths(in->db, in->vm->owner, out->to, in->network, &speed);
 	budget = rows_limit(in->db, "node", in->vm->owner, "bandwidth");
 	if (budget != 0 && (speed == 0 || budget < speed))
 		speed = budget;
 	if (speed > 0)
 		out->predicted_ms = (in->vm->memory / 1000 + 1) * 1000 / (speed / 1000 + 1);
+	return out->paths->n_paths > 0;
 }
 
 int plan_choose(const struct plan_input *in, struct plan_choice *out)
@@ -354,8 +356,10 @@ int plan_choose(const struct plan_input *in, struct plan_choice *out)
 	drover__launch_record__free_unpacked(launch, NULL);
 	out->waits = away;
 	if (out->to[0] != '\0') {
-		finish(in, out);
-		return 0;
+		if (finish(in, out))
+			return 0;
+		plan_choice_fini(out);
+		out->to[0] = '\0';
 	}
 	if (no_slot)
 		return -DR_EAGAIN;

@@ -533,6 +533,16 @@ void server_fatal(struct server *s, enum dr_err code, const char *why)
 	qb_loop_stop(s->loop);
 }
 
+bool server_state_failed(struct server *s)
+{
+	struct dr_error err = DR_ERROR_INIT;
+
+	if (db_failed(s->db, &err) == 0)
+		return false;
+	server_fatal(s, err.code, err.text);
+	return true;
+}
+
 static void begin_anew(void *data)
 {
 	struct server *s = data;

@@ -186,6 +186,9 @@ void server_stop(struct server *s);
 /* The member can't go on: says why, also to the other members, and ends the loop with exit status 1.
  * s->restart says whether a new start may help: disk full, read-only, out of memory, ... */
 void server_fatal(struct server *s, enum dr_err code, const char *why);
+/* Whether the state could not be read: then this member stops. Nothing is decided, proposed or answered by
+ * what a failed query has not found (SAFETY R19). */
+bool server_state_failed(struct server *s);
 /* The cluster went on without this member: from now on it neither votes nor leads nor talks to agents. */
 void server_superseded(struct server *s, uint64_t incarnation);
 /* Ends the loop, soon; main.c begins anew from what is on the disk. */
