@@ -94,6 +94,14 @@ void ask_fence(struct ask *a, const Drover__NodeVerb *verb, const struct node_ro
 			   node->name);
 		return;
 	}
+	/* SAFETY R9: what was seen proves nothing about a boot that came after it, however late this arrives.
+	 */
+	if (verb->boot_id.len != 0 && node->has_boot &&
+	    !msg_same_bytes(&verb->boot_id, node->boot_id, ROWS_ID)) {
+		ask_refuse(a, DR_EREFUSED, "%s has booted since: make sure that it is off, and repeat",
+			   node->name);
+		return;
+	}
 	fenced_command(a, node, "operator");
 	ask_would(a, "%s would count as dead; its VMs as stopped", node->name);
 }

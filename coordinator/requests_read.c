@@ -62,6 +62,8 @@ void read_node_row(struct db *db, const struct volatile_view *view, const struct
 		db, "SELECT count(*) FROM move_attempt WHERE dst_gone = 0 AND dst = ?", "s", node->name);
 	row->incarnation = node->incarnation;
 	row->fencing = node->fencing != 0;
+	if (node->has_boot)
+		msg_set_bytes(&row->boot_id, node->boot_id, ROWS_ID);
 	if (view != NULL && view->lease_ms != NULL)
 		row->lease_ms = view->lease_ms(view->data, node->name);
 	if (full) {

@@ -329,7 +329,6 @@ struct shadow {
 	unsigned n_attempts;
 	uint64_t term;
 	uint64_t last_move;
-	uint8_t fenced_boot[SIM_HOSTS][16];
 	bool fencing[SIM_HOSTS];
 };
 

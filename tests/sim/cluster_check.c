@@ -285,9 +285,11 @@ static void check_fencing(struct cluster *cl, const Drover__Command *cmd, const 
 	if (cmd->body_case != DROVER__COMMAND__BODY_NODE_FENCED || result->exit != 0)
 		return;
 	host = host_of(cl, cmd->node_fenced->node);
-	for (unsigned i = 0; host >= 0 && i < cl->sim->n_qemus; i++)
-		if (cl->sim->qemus[i]->proc.alive && (int)cl->sim->qemus[i]->host->id == host &&
-		    memcmp(cl->shadow.fenced_boot[host], cl->boot_id[host], 16) == 0)
+	if (host < 0 || cmd->node_fenced->boot_id.len != sizeof(cl->boot_id[host]) ||
+	    memcmp(cmd->node_fenced->boot_id.data, cl->boot_id[host], sizeof(cl->boot_id[host])) != 0)
+		return; /* an earlier boot: nothing of it can live */
+	for (unsigned i = 0; i < cl->sim->n_qemus; i++)
+		if (cl->sim->qemus[i]->proc.alive && (int)cl->sim->qemus[i]->host->id == host)
 			sim_broken(cl->sim, "R9: %s is fenced while a QEMU of it lives",
 				   cmd->node_fenced->node);
 }
@@ -580,6 +582,24 @@ static struct db *newest_db(struct cluster *cl)
 	return leader != NULL ? leader->server->db : NULL;
 }
 
+static bool is_acknowledged(const struct request *q)
+{
+	return q->answered && q->exit == 0 && q->changed && q->index != 0 &&
+	       strncmp(q->what, "cluster join", 12) != 0;
+}
+
+/* The newest index that a client was told of. */
+static uint64_t acknowledged(const struct cluster *cl)
+{
+	uint64_t newest = 0;
+
+	for (unsigned i = 0; i < CLIENTS; i++)
+		for (const struct request *q = cl->clients[i].history; q != NULL; q = q->next)
+			if (is_acknowledged(q) && q->index > newest)
+				newest = q->index;
+	return newest;
+}
+
 /* NULL, or what keeps the cluster from being at rest. */
 static const char *why_restless(struct cluster *cl)
 {
@@ -595,8 +615,12 @@ static const char *why_restless(struct cluster *cl)
 		snprintf(why, sizeof(why), "%s is no member (%s)", c->name, c->refusal);
 		if (!coord_up(c) || c->server->consensus == NULL || c->rejoin != 0)
 			return why;
+		snprintf(why, sizeof(why), "%s is paused", c->name);
+		if (c->proc.stopped_until > sim->now)
+			return why;
 		snprintf(why, sizeof(why), "%s lags behind", c->name);
-		if (c->raft->last_applied + 3 < cluster_leader(cl)->raft->last_applied)
+		if (c->raft->last_applied + 3 < cluster_leader(cl)->raft->last_applied ||
+		    c->raft->last_applied < acknowledged(cl))
 			return why;
 	}
 	for (unsigned i = 0; i < CLIENTS; i++)
@@ -609,6 +633,9 @@ static const char *why_restless(struct cluster *cl)
 	for (unsigned i = 0; i < sim->n_hosts; i++) {
 		snprintf(why, sizeof(why), "%s has no agent", sim->hosts[i].name);
 		if (!sim->hosts[i].agent.proc.alive || sim->hosts[i].agent.coord < 0)
+			return why;
+		snprintf(why, sizeof(why), "the agent of %s is paused", sim->hosts[i].name);
+		if (sim->hosts[i].agent.proc.stopped_until > sim->now)
 			return why;
 		snprintf(why, sizeof(why), "%s keeps a move", sim->hosts[i].name);
 		for (unsigned k = 0; k < SIM_MACHINES; k++)
@@ -688,8 +715,7 @@ static void check_acknowledged(struct cluster *cl, struct coord *c)
 {
 	for (unsigned i = 0; i < CLIENTS; i++)
 		for (const struct request *q = cl->clients[i].history; q != NULL; q = q->next)
-			if (q->answered && q->exit == 0 && q->changed && q->index != 0 &&
-			    strncmp(q->what, "cluster join", 12) != 0 &&
+			if (is_acknowledged(q) &&
 			    !db_exists(c->server->db, "SELECT 1 FROM request WHERE id = ?", "b", q->id,
 				       sizeof(q->id)))
 				sim_broken(cl->sim,

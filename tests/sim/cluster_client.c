@@ -218,6 +218,8 @@ struct request *client_fence(struct sim_client *c, unsigned host)
 	v.verb = DROVER__NODE_VERB__VERB__FENCE;
 	v.node = host_name(cl, host);
 	v.confirmed = true;
+	v.boot_id.data = cl->boot_id[host];
+	v.boot_id.len = sizeof(cl->boot_id[host]);
 	r.verb_case = DROVER__REQUEST__VERB_NODE_VERB;
 	r.node_verb = &v;
 	snprintf(what, sizeof(what), "fence %s", v.node);

@@ -256,6 +256,8 @@ void disk_flip_bit(struct disk *disk, uint64_t where)
 
 		if (where < f->size * 8) {
 			f->data[where / 8] ^= (uint8_t)(1u << (where % 8));
+			sim_trace(disk->owner->sim, "disk: a bit of %s flips at %zu of %zu", f->name,
+				  (size_t)where / 8, f->size);
 			return;
 		}
 		where -= f->size * 8;

@@ -275,6 +275,8 @@ void faults_heal(struct cluster *cl)
 		/* Pauses end when they end: what waits for a process must reach it in its order. */
 		c->disk.crash_in = 0;
 		c->disk.fail_sync = 0;
+		if (coord_up(c) && c->server->db != NULL)
+			db_fail_nth(c->server->db, 0);
 	}
 	net_changed(cl);
 }

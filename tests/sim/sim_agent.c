@@ -450,7 +450,7 @@ static void ev_restart(struct sim *sim, struct sim_event *ev)
 	struct sim_agent *agent = ev->obj;
 
 	sim->running = agent;
-	if (!agent->proc.alive)
+	if (!agent->proc.alive && !agent->no_restart) /* its host may have lost its power meanwhile */
 		sim_agent_start(agent);
 }
 

@@ -154,18 +154,44 @@ static void later(struct sim_machine *mc, enum move_ev type, uint64_t lo, uint64
 	sim_machine_later(mc, sim_between(sim_of(mc), lo, hi), &ev);
 }
 
+/* A QEMU that hangs does not greet; the agent's connection waits, or is made again (vm_connect). */
+static void ev_greets(struct sim *sim, struct sim_event *ev)
+{
+	struct sim_qemu *q = ev->obj;
+	struct move_event up = {.type = MOVE_EV_QEMU_UP};
+	struct sim_event *again;
+
+	if (!q->proc.alive)
+		return;
+	if (!q->hung) {
+		sim_agent_event(&q->host->agent, ev->a, (uint32_t)ev->b, (Drover__MoveRole)ev->c, &up);
+		return;
+	}
+	again = sim_post(sim, 20 * SIM_MS, &q->host->agent.proc, ev_greets, q);
+	again->a = ev->a;
+	again->b = ev->b;
+	again->c = ev->c;
+}
+
 static void qemu_attach(struct move_env *me)
 {
 	struct sim_machine *mc = me->impl;
 	struct sim_qemu *q = sim_qemu_by_pid(sim_of(mc), pid_of(mc));
+	struct sim_event *greeting;
 
 	if (q == NULL || !q->proc.alive) {
 		later(mc, MOVE_EV_QEMU_EXITED, 100, 1000);
 		return;
 	}
 	mc->qemu = q;
-	if (!q->hung) /* a hanging QEMU does not greet */
+	if (!q->hung) {
 		later(mc, MOVE_EV_QEMU_UP, 300, 2000);
+		return;
+	}
+	greeting = sim_post(sim_of(mc), 20 * SIM_MS, &mc->agent->proc, ev_greets, q);
+	greeting->a = move_order(mc->m)->move;
+	greeting->b = move_order(mc->m)->attempt;
+	greeting->c = (uint64_t)move_order(mc->m)->role;
 }
 
 static void qemu_spawn(struct move_env *me)
