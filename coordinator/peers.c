@@ -261,6 +261,15 @@ static void other_incarnation(struct server *s, const Drover__PeerMsg *msg)
 	server_superseded(s, msg->incarnation);
 }
 
+static bool is_for(const Drover__PeerMsg *msg, uint64_t member)
+{
+	for (size_t i = 0; i < msg->n_also_to; i++) {
+		if (msg->also_to[i] == member)
+			return true;
+	}
+	return msg->to == 0 || msg->to == member;
+}
+
 void peers_receive(void *data, uint32_t nodeid, const uint8_t *bytes, size_t size)
 {
 	struct server *s = data;
@@ -273,8 +282,7 @@ void peers_receive(void *data, uint32_t nodeid, const uint8_t *bytes, size_t siz
 		log_warning("node %u: %zu bytes that are no message; dropped", nodeid, size);
 		return;
 	}
-	if ((msg->to == 0 || msg->to == consensus_self(s->consensus)) &&
-	    msg->cluster_uuid.len == LOGDB_UUID &&
+	if (is_for(msg, consensus_self(s->consensus)) && msg->cluster_uuid.len == LOGDB_UUID &&
 	    memcmp(msg->cluster_uuid.data, s->identity.cluster_uuid, LOGDB_UUID) == 0) {
 		if (msg->incarnation == s->identity.incarnation)
 			dispatch(s, nodeid, msg);

@@ -15,6 +15,19 @@ struct deferred {
 	raft_io_send_cb cb; /* NULL: libraft does not want to know (a leadership transfer's request) */
 };
 
+#define RECEIVERS_MAX 32
+
+/*
+ * The message that was sent last, kept until the end of this turn of the loop: a leader hands us the same
+ * entries once for each follower, and the ring is a multicast.
+ */
+struct held {
+	uint8_t *bytes; /* NULL: none */
+	size_t size;
+	uint64_t to[RECEIVERS_MAX];
+	unsigned n;
+};
+
 struct rio {
 	struct raft_io *io;
 	struct rio_config config;
@@ -29,14 +42,11 @@ struct rio {
 	uint64_t deferred_timer;
 	struct deferred *deferred;
 	struct deferred **deferred_tail;
+	struct held held;
 	unsigned in_flight; /* requests that the log writer has */
 	raft_io_close_cb close_cb;
 	bool closing;
 	bool mute;
-	bool failed;	/* term or vote could not be stored: nothing comes in or goes out any more */
-	bool answering; /* libraft works on what came: up to `matching` this log is the sender's */
-	bool late;	/* it works on entries that were stored for the leader of an earlier term */
-	uint64_t matching;
 };
 
 static int rio_start_io(struct raft_io *io, raft_id id, const char *address)
@@ -46,6 +56,26 @@ static int rio_start_io(struct raft_io *io, raft_id id, const char *address)
 	r->id = id;
 	r->address = strdup(address);
 	return r->address != NULL ? 0 : RAFT_NOMEM;
+}
+
+static void send_held(struct rio *r)
+{
+	struct held *h = &r->held;
+	DR_AUTO_FREE uint8_t *to = NULL;
+	uint8_t *whole;
+	size_t size;
+
+	if (h->bytes == NULL)
+		return;
+	to = raft_rpc_pack_to(h->to, h->n, &size);
+	whole = to != NULL ? realloc(h->bytes, h->size + size) : NULL;
+	if (whole != NULL) { /* else lost, as on any network */
+		memcpy(whole + h->size, to, size);
+		h->bytes = whole;
+		r->config.transport->send(r->config.transport, whole, h->size + size);
+	}
+	free(h->bytes);
+	*h = (struct held){.bytes = NULL};
 }
 
 static void maybe_closed(struct rio *r)
@@ -80,6 +110,7 @@ static void rio_close(struct raft_io *io, raft_io_close_cb cb)
 
 	r->closing = true;
 	r->close_cb = cb;
+	send_held(r);
 	env_timer_stop(r->config.env, &r->tick_timer);
 	env_timer_stop(r->config.env, &r->deferred_timer);
 	r->deferred_timer = env_timer_start(r->config.env, 0, close_later, r);
@@ -260,8 +291,7 @@ static void tick(void *data)
 	struct rio *r = data;
 
 	r->tick_timer = env_timer_start(r->config.env, r->tick_ms * 1000ull, tick, r);
-	if (!r->failed)
-		r->tick(r->io);
+	r->tick(r->io);
 }
 
 static int rio_run(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick_cb, raft_io_recv_cb recv_cb)
@@ -275,14 +305,6 @@ static int rio_run(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick_cb, 
 	return 0;
 }
 
-/* Up to where this log is the sender's, if libraft finds no fault with the message. */
-static uint64_t matching_after(const struct raft_message *msg)
-{
-	if (msg->type == RAFT_IO_INSTALL_SNAPSHOT)
-		return msg->install_snapshot.last_index;
-	return msg->append_entries.prev_log_index + msg->append_entries.n_entries;
-}
-
 void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
 {
 	struct rio *r = io->impl;
@@ -290,7 +312,7 @@ void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
 	struct raft_message msg;
 	int ret;
 
-	if (r->recv == NULL || r->closing || r->failed)
+	if (r->recv == NULL || r->closing)
 		return;
 	ret = raft_rpc_unpack(rpc, from, &msg, &err);
 	if (ret < 0) {
@@ -298,11 +320,23 @@ void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
 			    err.code != DR_OK ? err.text : dr_err_name(ret));
 		return;
 	}
-	r->answering = msg.type == RAFT_IO_APPEND_ENTRIES || msg.type == RAFT_IO_INSTALL_SNAPSHOT;
-	if (r->answering)
-		r->matching = matching_after(&msg);
 	r->recv(io, &msg);
-	r->answering = false;
+}
+
+/* Takes bytes. */
+static void hold(struct rio *r, uint8_t *bytes, size_t size, uint64_t to)
+{
+	struct held *h = &r->held;
+
+	if (h->bytes != NULL && h->size == size && h->n < RECEIVERS_MAX &&
+	    memcmp(h->bytes, bytes, size) == 0) {
+		free(bytes);
+	} else {
+		send_held(r);
+		h->bytes = bytes;
+		h->size = size;
+	}
+	h->to[h->n++] = to;
 }
 
 static void run_deferred(void *data)
@@ -312,6 +346,7 @@ static void run_deferred(void *data)
 	struct deferred *next;
 
 	r->deferred_timer = 0;
+	send_held(r);
 	r->deferred = NULL;
 	r->deferred_tail = &r->deferred;
 	for (; d != NULL; d = next) {
@@ -327,47 +362,24 @@ static bool is_about_votes(const struct raft_message *msg)
 	return msg->type == RAFT_IO_REQUEST_VOTE || msg->type == RAFT_IO_REQUEST_VOTE_RESULT;
 }
 
-/*
- * libraft 0.15 answers with the end of its log, where Raft wants the last entry that it has compared with the
- * leader's. What lies beyond may be another leader's, and this one would count it as its own entries: it
- * would commit, and a client be answered, what a single member has. So:
- *   - an answer names nothing beyond the request that it answers;
- *   - none is given when entries of an earlier term's leader are stored: the present one would take the
- *     answer for one to itself. It asks again with its next heartbeat.
- * False: not to be sent.
- */
-static bool mend_answer(const struct rio *r, struct raft_message *msg)
-{
-	struct raft_append_entries_result *result = &msg->append_entries_result;
-
-	if (msg->type != RAFT_IO_APPEND_ENTRIES_RESULT || result->rejected != 0 ||
-	    DR_MUTANT(answer_beyond_match))
-		return true;
-	if (r->answering && result->last_log_index > r->matching)
-		result->last_log_index = r->matching;
-	return !r->late;
-}
-
-static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
+static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *msg,
 		    raft_io_send_cb cb)
 {
 	struct rio *r = io->impl;
-	struct raft_message mended = *message;
-	const struct raft_message *msg = &mended;
 	struct deferred *d = calloc(1, sizeof(*d));
-	DR_AUTO_FREE uint8_t *bytes = NULL;
+	uint8_t *bytes;
 	size_t size;
 
 	if (d == NULL)
 		return RAFT_NOMEM;
-	if (!r->failed && mend_answer(r, &mended) && (!r->mute || !is_about_votes(msg))) {
+	if (!r->mute || !is_about_votes(msg)) {
 		bytes = raft_rpc_pack(msg, r->id, r->address, r->config.cluster_uuid, r->config.incarnation,
 				      &size);
 		if (bytes == NULL) {
 			free(d);
 			return RAFT_NOMEM;
 		}
-		r->config.transport->send(r->config.transport, bytes, size);
+		hold(r, bytes, size, msg->server_id);
 	}
 	req->cb = cb;
 	d->req = req;
@@ -379,27 +391,12 @@ static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct r
 	return 0;
 }
 
-/*
- * Like a failed append: the writer's on_fatal ends this process, and until then nothing comes in or goes out.
- * libraft does not hear of it: 0.15 crashes when it can't store its own vote at a hand-over (it calls itself
- * a follower again, and takes what the candidate has kept for the address of its leader).
- */
-static int stored(struct rio *r, int ret)
-{
-	if (ret < 0)
-		r->failed = true;
-	return 0;
-}
-
 static int rio_set_term(struct raft_io *io, raft_term term)
 {
 	struct rio *r = io->impl;
 
-	int ret = logwriter_vote(r->config.writer, term, 0);
-
-	if (ret == 0)
-		r->term = term;
-	return stored(r, ret);
+	r->term = term;
+	return logwriter_vote(r->config.writer, term, 0) == 0 ? 0 : RAFT_IOERR;
 }
 
 static int rio_set_vote(struct raft_io *io, raft_id server_id)
@@ -408,13 +405,12 @@ static int rio_set_vote(struct raft_io *io, raft_id server_id)
 
 	if (DR_MUTANT(vote_not_kept))
 		return 0;
-	return stored(r, logwriter_vote(r->config.writer, r->term, server_id));
+	return logwriter_vote(r->config.writer, r->term, server_id) == 0 ? 0 : RAFT_IOERR;
 }
 
 struct append {
 	struct rio *r;
 	struct raft_io_append *req;
-	uint64_t term; /* in which it was asked for */
 };
 
 static void append_done(void *data, int status)
@@ -425,11 +421,8 @@ static void append_done(void *data, int status)
 	r->in_flight--;
 	/* After a failed append nothing is true any more (SAFETY R15): the writer's on_fatal ends this
 	 * process. libraft does not hear of it: 0.15 crashes when it takes back one of several appends. */
-	if (status == 0) {
-		r->late = a->term != r->term;
+	if (status == 0)
 		a->req->cb(a->req, 0);
-		r->late = false;
-	}
 	free(a);
 	maybe_closed(r);
 }
@@ -454,7 +447,6 @@ static int rio_append(struct raft_io *io, struct raft_io_append *req, const stru
 	}
 	a->r = r;
 	a->req = req;
-	a->term = r->term;
 	req->cb = cb;
 	if (logwriter_append(r->config.writer, out, n, append_done, a) < 0) {
 		free(a);
@@ -629,13 +621,6 @@ void rio_mute(struct raft_io *io, bool mute)
 	r->mute = mute;
 }
 
-uint64_t rio_term(const struct raft_io *io)
-{
-	const struct rio *r = io->impl;
-
-	return r->term;
-}
-
 void rio_free(struct raft_io *io)
 {
 	struct rio *r = io->impl;
@@ -644,6 +629,7 @@ void rio_free(struct raft_io *io)
 		return;
 	env_timer_stop(r->config.env, &r->tick_timer);
 	env_timer_stop(r->config.env, &r->deferred_timer);
+	free(r->held.bytes);
 	free(r->address);
 	free(r);
 	io->impl = NULL;

@@ -123,7 +123,6 @@ uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char
 
 	if (address != NULL && fill_rpc(msg, &rpc, &entries, &servers) == 0) {
 		rpc.address = address;
-		peer.to = msg->server_id;
 		peer.from = from;
 		peer.cluster_uuid.data = (uint8_t *)(uintptr_t)cluster_uuid;
 		peer.cluster_uuid.len = 16;
@@ -137,6 +136,21 @@ uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char
 	}
 	free(rpc.entries);
 	free(rpc.conf);
+	return bytes;
+}
+
+uint8_t *raft_rpc_pack_to(const uint64_t *members, unsigned n, size_t *size)
+{
+	Drover__PeerMsg peer = DROVER__PEER_MSG__INIT;
+	uint8_t *bytes;
+
+	peer.to = members[0];
+	peer.also_to = (uint64_t *)(uintptr_t)(members + 1);
+	peer.n_also_to = n - 1;
+	*size = drover__peer_msg__get_packed_size(&peer);
+	bytes = malloc(*size + 1);
+	if (bytes != NULL)
+		drover__peer_msg__pack(&peer, bytes);
 	return bytes;
 }
 

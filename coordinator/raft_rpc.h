@@ -11,9 +11,19 @@
 #define RAFT_RPC_SERVERS_MAX  64
 #define RAFT_RPC_SNAPSHOT_MAX (1u << 30)
 
-/* A packed PeerMsg that carries msg, malloc'ed (*size bytes); NULL without memory. */
+/*
+ * A packed PeerMsg that carries msg and names no receiver yet, malloc'ed (*size bytes); NULL without memory.
+ * What is for several members is packed the same for each.
+ */
 uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char *from_address,
 		       const uint8_t cluster_uuid[16], uint64_t incarnation, size_t *size);
+
+/*
+ * The receivers, to be sent right behind a packed PeerMsg: protobuf merges what is concatenated. n is at
+ * least
+ * 1. Malloc'ed, *size bytes; NULL without memory.
+ */
+uint8_t *raft_rpc_pack_to(const uint64_t *members, unsigned n, size_t *size);
 
 /* A member list as it is kept beside a snapshot: malloc'ed, *size bytes; NULL without memory. */
 uint8_t *raft_rpc_pack_conf(const struct raft_configuration *conf, size_t *size);

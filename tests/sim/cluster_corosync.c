@@ -181,19 +181,41 @@ static void ev_deliver(struct sim *sim, struct sim_event *ev)
 	to->corosync->ops->receive(to->corosync->data, from->id + 1, ev->msg, ev->b);
 }
 
-/* PeerMsg.to is the first field, if it is there: member id, 0 = all. */
-static uint64_t addressee(const uint8_t *bytes, size_t size)
+static uint64_t varint(const uint8_t *bytes, size_t size, size_t *at)
 {
-	uint64_t to = 0;
+	uint64_t value = 0;
 
-	if (size == 0 || bytes[0] != 0x08)
-		return 0;
-	for (size_t i = 1, shift = 0; i < size && shift < 64; i++, shift += 7) {
-		to |= (uint64_t)(bytes[i] & 0x7f) << shift;
-		if ((bytes[i] & 0x80) == 0)
-			return to;
+	for (unsigned shift = 0; *at < size && shift < 64; shift += 7) {
+		uint8_t byte = bytes[(*at)++];
+
+		value |= (uint64_t)(byte & 0x7f) << shift;
+		if ((byte & 0x80) == 0)
+			break;
 	}
-	return 0;
+	return value;
+}
+
+/* Whom a PeerMsg names (fields 1 and 5, see proto/drover.proto), without unpacking the rest. */
+static bool names(const uint8_t *bytes, size_t size, uint64_t member, bool *anybody)
+{
+	bool named = false;
+
+	*anybody = true;
+	for (size_t at = 0; at < size;) {
+		uint64_t key = varint(bytes, size, &at);
+		uint64_t value = varint(bytes, size, &at); /* a number, or a length */
+		size_t end = at + value;
+
+		if (key == (1 << 3 | 0)) {
+			*anybody = *anybody && value == 0;
+			named = named || value == member;
+		}
+		while (key == (5 << 3 | 2) && at < end)
+			named = varint(bytes, size, &at) == member || named;
+		if ((key & 7) == 2)
+			at = end;
+	}
+	return named;
 }
 
 static void send_to(struct coord *from, struct coord *to, const uint8_t *bytes, size_t size)
@@ -224,15 +246,18 @@ static void transport_send(struct transport *t, const uint8_t *bytes, size_t siz
 {
 	struct corosync *c = t->impl;
 	struct cluster *cl = c->coord->sim->cluster;
-	uint64_t to = addressee(bytes, size);
 
 	if (!c->connected)
 		return;
+	coord_speaks(c->coord);
 	for (unsigned i = 0; i < cl->n_coords; i++) {
 		struct coord *other = &cl->coords[i];
 
+		bool anybody;
+
 		/* Multicast really; who is not meant would drop it at once. */
-		if (i != c->coord->id && in_group(other) && (to == 0 || other->server->identity.member == to))
+		if (i != c->coord->id && in_group(other) &&
+		    (names(bytes, size, other->server->identity.member, &anybody) || anybody))
 			send_to(c->coord, other, bytes, size);
 	}
 }
