@@ -47,6 +47,10 @@ struct rio {
 	raft_io_close_cb close_cb;
 	bool closing;
 	bool mute;
+	bool failed;	/* term or vote could not be stored: nothing comes in or goes out any more */
+	bool answering; /* libraft works on what came: up to `matching` this log is the sender's */
+	bool late;	/* it works on entries that were stored for the leader of an earlier term */
+	uint64_t matching;
 };
 
 static int rio_start_io(struct raft_io *io, raft_id id, const char *address)
@@ -291,7 +295,8 @@ static void tick(void *data)
 	struct rio *r = data;
 
 	r->tick_timer = env_timer_start(r->config.env, r->tick_ms * 1000ull, tick, r);
-	r->tick(r->io);
+	if (!r->failed)
+		r->tick(r->io);
 }
 
 static int rio_run(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick_cb, raft_io_recv_cb recv_cb)
@@ -305,6 +310,14 @@ static int rio_run(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick_cb, 
 	return 0;
 }
 
+/* Up to where this log is the sender's, if libraft finds no fault with the message. */
+static uint64_t matching_after(const struct raft_message *msg)
+{
+	if (msg->type == RAFT_IO_INSTALL_SNAPSHOT)
+		return msg->install_snapshot.last_index;
+	return msg->append_entries.prev_log_index + msg->append_entries.n_entries;
+}
+
 void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
 {
 	struct rio *r = io->impl;
@@ -312,7 +325,7 @@ void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
 	struct raft_message msg;
 	int ret;
 
-	if (r->recv == NULL || r->closing)
+	if (r->recv == NULL || r->closing || r->failed)
 		return;
 	ret = raft_rpc_unpack(rpc, from, &msg, &err);
 	if (ret < 0) {
@@ -320,7 +333,11 @@ void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
 			    err.code != DR_OK ? err.text : dr_err_name(ret));
 		return;
 	}
+	r->answering = msg.type == RAFT_IO_APPEND_ENTRIES || msg.type == RAFT_IO_INSTALL_SNAPSHOT;
+	if (r->answering)
+		r->matching = matching_after(&msg);
 	r->recv(io, &msg);
+	r->answering = false;
 }
 
 /* Takes bytes. */
@@ -362,17 +379,40 @@ static bool is_about_votes(const struct raft_message *msg)
 	return msg->type == RAFT_IO_REQUEST_VOTE || msg->type == RAFT_IO_REQUEST_VOTE_RESULT;
 }
 
-static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *msg,
+/*
+ * libraft 0.15 answers with the end of its log, where Raft wants the last entry that it has compared with the
+ * leader's. What lies beyond may be another leader's, and this one would count it as its own entries: it
+ * would commit, and a client be answered, what a single member has. So:
+ *   - an answer names nothing beyond the request that it answers;
+ *   - none is given when entries of an earlier term's leader are stored: the present one would take the
+ *     answer for one to itself. It asks again with its next heartbeat.
+ * False: not to be sent.
+ */
+static bool mend_answer(const struct rio *r, struct raft_message *msg)
+{
+	struct raft_append_entries_result *result = &msg->append_entries_result;
+
+	if (msg->type != RAFT_IO_APPEND_ENTRIES_RESULT || result->rejected != 0 ||
+	    DR_MUTANT(answer_beyond_match))
+		return true;
+	if (r->answering && result->last_log_index > r->matching)
+		result->last_log_index = r->matching;
+	return !r->late;
+}
+
+static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message,
 		    raft_io_send_cb cb)
 {
 	struct rio *r = io->impl;
+	struct raft_message mended = *message;
+	const struct raft_message *msg = &mended;
 	struct deferred *d = calloc(1, sizeof(*d));
 	uint8_t *bytes;
 	size_t size;
 
 	if (d == NULL)
 		return RAFT_NOMEM;
-	if (!r->mute || !is_about_votes(msg)) {
+	if (!r->failed && mend_answer(r, &mended) && (!r->mute || !is_about_votes(msg))) {
 		bytes = raft_rpc_pack(msg, r->id, r->address, r->config.cluster_uuid, r->config.incarnation,
 				      &size);
 		if (bytes == NULL) {
@@ -391,12 +431,27 @@ static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct r
 	return 0;
 }
 
+/*
+ * Like a failed append: the writer's on_fatal ends this process, and until then nothing comes in or goes out.
+ * libraft does not hear of it: 0.15 crashes when it can't store its own vote at a hand-over (it calls itself
+ * a follower again, and takes what the candidate has kept for the address of its leader).
+ */
+static int stored(struct rio *r, int ret)
+{
+	if (ret < 0)
+		r->failed = true;
+	return 0;
+}
+
 static int rio_set_term(struct raft_io *io, raft_term term)
 {
 	struct rio *r = io->impl;
 
-	r->term = term;
-	return logwriter_vote(r->config.writer, term, 0) == 0 ? 0 : RAFT_IOERR;
+	int ret = logwriter_vote(r->config.writer, term, 0);
+
+	if (ret == 0)
+		r->term = term;
+	return stored(r, ret);
 }
 
 static int rio_set_vote(struct raft_io *io, raft_id server_id)
@@ -405,12 +460,13 @@ static int rio_set_vote(struct raft_io *io, raft_id server_id)
 
 	if (DR_MUTANT(vote_not_kept))
 		return 0;
-	return logwriter_vote(r->config.writer, r->term, server_id) == 0 ? 0 : RAFT_IOERR;
+	return stored(r, logwriter_vote(r->config.writer, r->term, server_id));
 }
 
 struct append {
 	struct rio *r;
 	struct raft_io_append *req;
+	uint64_t term; /* in which it was asked for */
 };
 
 static void append_done(void *data, int status)
@@ -421,8 +477,11 @@ static void append_done(void *data, int status)
 	r->in_flight--;
 	/* After a failed append nothing is true any more (SAFETY R15): the writer's on_fatal ends this
 	 * process. libraft does not hear of it: 0.15 crashes when it takes back one of several appends. */
-	if (status == 0)
+	if (status == 0) {
+		r->late = a->term != r->term;
 		a->req->cb(a->req, 0);
+		r->late = false;
+	}
 	free(a);
 	maybe_closed(r);
 }
@@ -447,6 +506,7 @@ static int rio_append(struct raft_io *io, struct raft_io_append *req, const stru
 	}
 	a->r = r;
 	a->req = req;
+	a->term = r->term;
 	req->cb = cb;
 	if (logwriter_append(r->config.writer, out, n, append_done, a) < 0) {
 		free(a);
@@ -619,6 +679,13 @@ void rio_mute(struct raft_io *io, bool mute)
 	struct rio *r = io->impl;
 
 	r->mute = mute;
+}
+
+uint64_t rio_term(const struct raft_io *io)
+{
+	const struct rio *r = io->impl;
+
+	return r->term;
 }
 
 void rio_free(struct raft_io *io)

@@ -129,7 +129,7 @@ struct coord {
 	uint64_t damaged_at;
 	bool old_copy;		 /* its log is one from a backup */
 	uint64_t stranger_since; /* up, and no member */
-	uint64_t stored;	 /* newest entry that its disk has acknowledged */
+	uint64_t stored;	 /* newest entry that its disk has acknowledged to others */
 	uint64_t must_have;	 /* of the start before */
 	bool lacks;		 /* its log ends before that */
 	uint64_t lead_term, lead_from;
@@ -150,6 +150,8 @@ void coord_restart_later(struct coord *c, uint64_t delay);
 /* The coordinator whose code runs now, or NULL. */
 struct coord *coord_running(struct sim *sim);
 void coord_voted(struct coord *c);
+/* A message leaves it: what its disk has is known to others from now on. */
+void coord_speaks(struct coord *c);
 struct coord *coord_of(struct sim *sim, const struct sim_proc *proc);
 bool coord_up(const struct coord *c);
 bool coord_leads(const struct coord *c);

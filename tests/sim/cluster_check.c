@@ -504,7 +504,14 @@ static void check_log(struct coord *c)
 		if (!c->lacks)
 			c->must_have = 0;
 	}
-	if (!c->lacks)
+	/* A leader counts its own disk at once; what others have can be known from the first message on. */
+	if (c->raft->state == RAFT_LEADER || c->raft->last_stored < c->stored)
+		coord_speaks(c);
+}
+
+void coord_speaks(struct coord *c)
+{
+	if (c->raft != NULL && !c->lacks)
 		c->stored = c->raft->last_stored;
 }
 
