@@ -234,6 +234,18 @@ static void choose(struct pass *p, struct memo *m, const struct move_row *move, 
 	plan_choice_fini(&choice);
 }
 
+/* Why the VM of a queued move can't be moved now. */
+enum unready { UNREADY_NOT, UNREADY_AGENT, UNREADY_STOPS, UNREADY_STATE };
+
+/* Whether that has lasted for `most`; counted from when it began, not from when the move was queued. */
+static bool waited(struct pass *p, struct memo *m, enum unready what, uint64_t most)
+{
+	if (m->unready != what)
+		m->unready_us = p->now;
+	m->unready = what;
+	return p->now - m->unready_us >= most;
+}
+
 /* Whether the VM can be moved in its state; waits or fails the move otherwise. */
 static bool vm_ready(struct pass *p, struct memo *m, const struct move_row *move, const struct vm_row *vm)
 {
@@ -252,7 +264,7 @@ static bool vm_ready(struct pass *p, struct memo *m, const struct move_row *move
 		if (vm->want != DROVER__VM_WANT__WANT_STOP && vm->want != DROVER__VM_WANT__WANT_KILL)
 			drain_fail_move(p, m, move, DR_EREFUSED,
 					"it is not stopped: an offline move is impossible");
-		else if (p->now - m->since_us >= SHUTDOWN_US)
+		else if (waited(p, m, UNREADY_STOPS, SHUTDOWN_US))
 			drain_fail_move(p, m, move, DR_EFAILED, "it did not shut down within 5 minutes");
 		return false;
 	}
@@ -261,22 +273,23 @@ static bool vm_ready(struct pass *p, struct memo *m, const struct move_row *move
 		return false;
 	}
 	if (!rows_node(p->db, vm->owner, &src) || !src.session || src.leaving) {
-		if (p->now - m->since_us >= AWAY_US)
+		if (waited(p, m, UNREADY_AGENT, AWAY_US))
 			drain_fail_move(p, m, move, DR_EFAILED, "the agent of %s has been lost for %llu s",
 					vm->owner, (unsigned long long)(AWAY_US / SECOND));
 		return false;
 	}
 	if (vm->want == DROVER__VM_WANT__WANT_STOP || vm->want == DROVER__VM_WANT__WANT_KILL) {
-		if (p->now - m->since_us >= SHUTDOWN_US)
+		if (waited(p, m, UNREADY_STOPS, SHUTDOWN_US))
 			drain_fail_move(p, m, move, DR_EFAILED, "it did not shut down within 5 minutes");
 		return false;
 	}
 	if (vm->state != DROVER__VM_STATE__VM_RUNNING && vm->state != DROVER__VM_STATE__VM_PAUSED) {
-		if (p->now - m->since_us >= AWAY_US)
+		if (waited(p, m, UNREADY_STATE, AWAY_US))
 			drain_fail_move(p, m, move, DR_EFAILED, "it has been %s for %llu s",
 					rows_vm_state(p->db, vm), (unsigned long long)(AWAY_US / SECOND));
 		return false;
 	}
+	m->unready = UNREADY_NOT;
 	return true;
 }
 
@@ -472,6 +485,7 @@ static void note_state(struct pass *p, const struct move_row *move)
 	m->proposed = false;
 	m->pending = false;
 	m->no_target_us = 0;
+	m->unready = UNREADY_NOT;
 	m->released_us = 0;
 }
 

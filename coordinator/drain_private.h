@@ -28,6 +28,8 @@ struct memo {
 	char to[ROWS_NAME];
 	uint64_t memory;
 	uint64_t no_target_us; /* since when there is no target; 0: there is one */
+	unsigned unready;      /* what its VM waits for in the queue (drain.c) */
+	uint64_t unready_us;   /* since when */
 	uint64_t src_lost_us;
 	uint64_t dst_lost_us;
 	uint64_t released_us; /* when this leader first saw the source's word; 0: not yet */
