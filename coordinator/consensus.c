@@ -350,6 +350,7 @@ int consensus_propose(struct consensus *c, const uint8_t *bytes, size_t size,
 		free(p);
 		return raft_error(c, rv, NULL, "propose");
 	}
+	rio_flush(&c->io);
 	return 0;
 }
 

@@ -18,14 +18,18 @@ struct deferred {
 #define RECEIVERS_MAX 32
 
 /*
- * The message that was sent last, kept until the end of this turn of the loop: a leader hands us the same
- * entries once for each follower, and the ring is a multicast.
+ * The message that was sent last, kept until libraft has done what it was called for, at the latest until the
+ * end of this turn of the loop. A leader hands us the same entries once for each follower, and the ring is a
+ * multicast. A follower whose disk has taken several appends at once answers each; the last answer says it
+ * all.
  */
 struct held {
 	uint8_t *bytes; /* NULL: none */
 	size_t size;
 	uint64_t to[RECEIVERS_MAX];
 	unsigned n;
+	/* It says how far the log is that leader's, and no more. Term 0: it is something else. */
+	uint64_t accepts_term, accepts_index;
 };
 
 struct rio {
@@ -337,23 +341,37 @@ void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc)
 	if (r->answering)
 		r->matching = matching_after(&msg);
 	r->recv(io, &msg);
+	send_held(r);
 	r->answering = false;
 }
 
+static bool says_more(const struct held *h, const struct raft_message *msg)
+{
+	const struct raft_append_entries_result *result = &msg->append_entries_result;
+
+	return h->accepts_term != 0 && msg->type == RAFT_IO_APPEND_ENTRIES_RESULT && result->rejected == 0 &&
+	       result->term == h->accepts_term && result->last_log_index >= h->accepts_index && h->n == 1 &&
+	       h->to[0] == msg->server_id;
+}
+
 /* Takes bytes. */
-static void hold(struct rio *r, uint8_t *bytes, size_t size, uint64_t to)
+static void hold(struct rio *r, const struct raft_message *msg, uint8_t *bytes, size_t size)
 {
 	struct held *h = &r->held;
+	bool accepts = msg->type == RAFT_IO_APPEND_ENTRIES_RESULT && msg->append_entries_result.rejected == 0;
 
 	if (h->bytes != NULL && h->size == size && h->n < RECEIVERS_MAX &&
 	    memcmp(h->bytes, bytes, size) == 0) {
 		free(bytes);
 	} else {
-		send_held(r);
-		h->bytes = bytes;
-		h->size = size;
+		if (!says_more(h, msg))
+			send_held(r);
+		free(h->bytes);
+		*h = (struct held){.bytes = bytes, .size = size};
+		h->accepts_term = accepts ? msg->append_entries_result.term : 0;
+		h->accepts_index = accepts ? msg->append_entries_result.last_log_index : 0;
 	}
-	h->to[h->n++] = to;
+	h->to[h->n++] = msg->server_id;
 }
 
 static void run_deferred(void *data)
@@ -419,7 +437,7 @@ static int rio_send(struct raft_io *io, struct raft_io_send *req, const struct r
 			free(d);
 			return RAFT_NOMEM;
 		}
-		hold(r, bytes, size, msg->server_id);
+		hold(r, msg, bytes, size);
 	}
 	req->cb = cb;
 	d->req = req;
@@ -480,6 +498,8 @@ static void append_done(void *data, int status)
 	if (status == 0) {
 		r->late = a->term != r->term;
 		a->req->cb(a->req, 0);
+		if (r->in_flight == 0)
+			send_held(r);
 		r->late = false;
 	}
 	free(a);
@@ -672,6 +692,11 @@ int rio_init(struct raft_io *io, const struct rio_config *config)
 		.random = rio_random,
 	};
 	return 0;
+}
+
+void rio_flush(struct raft_io *io)
+{
+	send_held(io->impl);
 }
 
 void rio_mute(struct raft_io *io, bool mute)

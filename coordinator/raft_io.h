@@ -30,6 +30,9 @@ void rio_free(struct raft_io *io);
 /* While it is mute this member asks for no vote and gives none. */
 void rio_mute(struct raft_io *io, bool mute);
 
+/* Sends what libraft has asked for just now, without waiting for the end of this turn of the loop. */
+void rio_flush(struct raft_io *io);
+
 /* The term that is on the disk; libraft's own may be further while the disk fails. */
 uint64_t rio_term(const struct raft_io *io);
 
