@@ -117,7 +117,8 @@ void move_fail(struct move *m, uint32_t exit_code, bool fatal, const char *fmt, 
 	va_end(ap);
 	if (m->rec.error[0] == '\0')
 		snprintf(m->rec.error, sizeof(m->rec.error), "failed");
-	m->rec.error_exit = exit_code != 0 ? exit_code : DR_EFAILED;
+	/* What leaves the process is one of the command line's statuses. */
+	m->rec.error_exit = exit_code != 0 ? (uint32_t)dr_err_exit((int)exit_code) : DR_EFAILED;
 	m->rec.error_fatal = fatal;
 	move_log(m, LOG_WARNING, "failed: %s", m->rec.error);
 	m->env->dirty(m->env);
