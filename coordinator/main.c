@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,10 @@
 #include "common/log.h"
 #include "config.h"
 #include "coordinator/server.h"
+
+/* A snapshot is tens of megabytes for a moment. glibc would raise its threshold to that size after the first
+ * one, keep the next ones on the heap, and this process as big as its biggest moment. */
+#define MMAP_THRESHOLD (256 << 10)
 
 static const char *conf_path = CONF_PATH;
 static struct server *the_server;
@@ -181,6 +186,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "drover-coordinator: %s\n", err.text);
 		return dr_err_exit((int)err.code);
 	}
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD);
 	log_init("drover-coordinator", conf.log_level);
 	code = run(&conf, &again);
 	if (again)
