@@ -20,6 +20,7 @@
 #include "coordinator/msg.h"
 
 #define OPEN_ATTEMPTS_MAX 64
+#define IDS_AHEAD	  (1ull << 20) /* more than a lost majority can have given */
 
 /* What goes on: the rest touches VMs or moves, if only by way of a drain that ends. */
 static bool goes_on(const Drover__Command *cmd)
@@ -73,6 +74,8 @@ bool apply_audit_refuses(struct apply *a)
 
 void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
 {
+	static const char *const kinds[] = {"move", "drain"};
+
 	if (c->incarnation <= rows_cluster_incarnation(a->db)) {
 		apply_refuse(a, DR_EREFUSED, "incarnation %llu is not newer",
 			     (unsigned long long)c->incarnation);
@@ -85,6 +88,13 @@ void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
 		"value = "
 		"excluded.value",
 		"u", a->index);
+	/* A log that goes on from a minority gives the lost indexes once more, but no id twice (R6). */
+	for (size_t i = 0; i < DR_ARRAY_SIZE(kinds); i++)
+		db_exec(a->db,
+			"INSERT INTO counter (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET "
+			"value = "
+			"max(value, excluded.value)",
+			"su", kinds[i], a->index + IDS_AHEAD);
 	db_exec(a->db,
 		"INSERT INTO meta (key, value) VALUES ('audit', ?) ON CONFLICT (key) DO UPDATE SET value = "
 		"excluded.value",
@@ -137,6 +147,41 @@ static void audit_vm(struct apply *a, const char *node, const Drover__VmFact *f)
 		"suisus", node, f->generation, (int)f->state, f->error, a->index, vm.name);
 }
 
+/*
+ * An attempt that was begun behind what this state knows. Once it gave its word a side waits for a decision,
+ * which nobody else can make: so the attempt is taken in, and decided with the others.
+ */
+static bool adopt(struct apply *a, const Drover__MoveFact *f)
+{
+	static const uint8_t no_key[32]; /* the agents keep theirs */
+	struct vm_row vm;
+
+	if (f->phase == DROVER__MOVE_PHASE__PHASE_NONE || f->phase == DROVER__MOVE_PHASE__PHASE_GONE ||
+	    !rows_vm(a->db, f->vm, &vm))
+		return false;
+	db_exec(a->db,
+		"INSERT INTO move (id, vm, drain, kind, mode, network, want_to, priority, memory, src, dst, "
+		"state,"
+		" attempt, failures, cancelled, predicted_ms, predicted_blackout_ms, created_utc_us,"
+		" started_utc_us, ended_utc_us, exit, error)"
+		" VALUES (?, ?, 0, 'live', '', '', '', 0, ?, '', '', 'switching', ?, 0, 1, 0, 0, ?, ?, 0, 0, "
+		"'')"
+		" ON CONFLICT (id) DO UPDATE SET attempt = max(attempt, excluded.attempt),"
+		" state = iif(attempt < excluded.attempt, 'switching', state)",
+		"usuuuu", f->move, f->vm, vm.memory, (uint64_t)f->attempt, a->utc_us, a->utc_us);
+	db_exec(a->db,
+		"INSERT INTO move_attempt (move, attempt, vm, generation, src, dst, memory, mode, key, paths,"
+		" network, src_phase, dst_phase, src_gone, dst_gone, decision, outcome, proofs, relay_port,"
+		" token_request, token_granted, token_returned, token_held, src_error, dst_error, error_exit,"
+		" error_fatal, stats, reason) VALUES (?, ?, ?, ?, '', '', ?, '', ?, x'', '', 0, 0, 0, 0, 0, "
+		"0, x'',"
+		" 0, 0, 0, 0, 0, '', '', 0, 0, x'', '')",
+		"uusuub", f->move, (uint64_t)f->attempt, f->vm, f->generation, vm.memory, no_key,
+		sizeof(no_key));
+	db_exec(a->db, "UPDATE vm SET move = ? WHERE name = ? AND move = 0", "us", f->move, f->vm);
+	return true;
+}
+
 static void audit_move(struct apply *a, const char *node, const Drover__MoveFact *f)
 {
 	struct attempt_row t;
@@ -146,14 +191,38 @@ static void audit_move(struct apply *a, const char *node, const Drover__MoveFact
 		apply_event(a, "move", (struct about){.node = node},
 			    "%s takes part in a move of %.64s that this state does not know (%llu)", node,
 			    f->vm, (unsigned long long)f->move);
+		if (!adopt(a, f) || !rows_attempt(a->db, f->move, f->attempt, &t))
+			return;
+	}
+	if (strcmp(f->vm, t.vm) != 0)
+		return;
+	if ((src ? t.src : t.dst)[0] == '\0')
+		db_exec(a->db,
+			src ? "UPDATE move_attempt SET src = ? WHERE move = ? AND attempt = ?"
+			    : "UPDATE move_attempt SET dst = ? WHERE move = ? AND attempt = ?",
+			"suu", node, f->move, (uint64_t)f->attempt);
+	else if (strcmp(src ? t.src : t.dst, node) != 0)
+		return;
+	if (t.decision != DROVER__MOVE_DECISION__DECISION_NONE) {
+		if (f->phase != DROVER__MOVE_PHASE__PHASE_GONE)
+			db_exec(a->db,
+				src ? "UPDATE move_attempt SET src_gone = 0 WHERE move = ? AND attempt = ?"
+				    : "UPDATE move_attempt SET dst_gone = 0 WHERE move = ? AND attempt = ?",
+				"uu", f->move, (uint64_t)f->attempt);
 		return;
 	}
-	if (t.decision != DROVER__MOVE_DECISION__DECISION_NONE || strcmp(src ? t.src : t.dst, node) != 0)
-		return;
 	db_exec(a->db,
 		src ? "UPDATE move_attempt SET src_phase = ? WHERE move = ? AND attempt = ?"
 		    : "UPDATE move_attempt SET dst_phase = ? WHERE move = ? AND attempt = ?",
 		"iuu", (int)f->phase, f->move, (uint64_t)f->attempt);
+}
+
+/* Of what was decided already and is not in a host's word, nothing is left there: its agent would not answer
+ * for it if a later attempt was begun meanwhile. */
+static void forget_finished(struct apply *a, const char *node)
+{
+	db_exec(a->db, "UPDATE move_attempt SET src_gone = 1 WHERE src = ? AND decision <> 0", "s", node);
+	db_exec(a->db, "UPDATE move_attempt SET dst_gone = 1 WHERE dst = ? AND decision <> 0", "s", node);
 }
 
 void apply_node_audit(struct apply *a, const Drover__CmdNodeAudit *c)
@@ -169,6 +238,7 @@ void apply_node_audit(struct apply *a, const Drover__CmdNodeAudit *c)
 	}
 	for (size_t i = 0; i < c->n_vms; i++)
 		audit_vm(a, c->node, c->vms[i]);
+	forget_finished(a, c->node);
 	for (size_t i = 0; i < c->n_moves; i++)
 		audit_move(a, c->node, c->moves[i]);
 	db_exec(a->db, "UPDATE node SET audited = 1 WHERE name = ?", "s", c->node);
@@ -244,13 +314,27 @@ static void decide_lost(struct apply *a, const struct attempt_row *t)
 		    "%s is stopped: its copy on %s may have run and is gone", t->vm, t->dst);
 }
 
+/* A later attempt was begun: it had been given up by then. */
+static bool is_past(struct apply *a, const struct attempt_row *t)
+{
+	struct move_row move;
+
+	if (!rows_move(a->db, t->move, &move) || move.attempt == t->attempt)
+		return false;
+	db_exec(a->db, "UPDATE move_attempt SET decision = 2, outcome = ? WHERE move = ? AND attempt = ?",
+		"iuu", (int)DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY, t->move, (uint64_t)t->attempt);
+	return true;
+}
+
 static void decide(struct apply *a, const struct attempt_row *t)
 {
 	struct vm_row vm;
 
 	if (!rows_vm(a->db, t->vm, &vm))
 		return;
-	if (vm.generation > t->generation)
+	if (is_past(a, t))
+		apply_touch(a, t->dst);
+	else if (vm.generation > t->generation)
 		decide_elsewhere(a, t, &vm);
 	else if (went_on(t))
 		attempt_commit(a, t);
@@ -289,6 +373,36 @@ static void decide_all(struct apply *a)
 	} while (n == OPEN_ATTEMPTS_MAX && db_failed(a->db, NULL) == 0);
 }
 
+/* Those that were decided before the audit, and whose hosts have said that nothing is left. */
+static void settle_finished(struct apply *a)
+{
+	struct {
+		uint64_t move;
+		uint32_t attempt;
+	} list[OPEN_ATTEMPTS_MAX];
+	struct db_rows rows;
+	uint64_t last = 0;
+	unsigned n;
+
+	do {
+		n = 0;
+		db_query(a->db, &rows,
+			 "SELECT id, attempt FROM move WHERE state IN ('cancelling', 'committed') AND id > ? "
+			 "ORDER BY"
+			 " id LIMIT 64",
+			 "u", last);
+		while (n < OPEN_ATTEMPTS_MAX && db_next(&rows)) {
+			list[n].move = db_u64(&rows, 0);
+			list[n++].attempt = (uint32_t)db_u64(&rows, 1);
+		}
+		db_done(&rows);
+		for (unsigned i = 0; i < n; i++) {
+			attempt_settle(a, list[i].move, list[i].attempt);
+			last = list[i].move;
+		}
+	} while (n == OPEN_ATTEMPTS_MAX && db_failed(a->db, NULL) == 0);
+}
+
 static void bury_fenced(struct apply *a)
 {
 	char names[OPEN_ATTEMPTS_MAX][ROWS_NAME];
@@ -322,6 +436,7 @@ void apply_audit_end(struct apply *a)
 	db_exec(a->db, "DELETE FROM meta WHERE key = 'audit'", "");
 	decide_all(a);
 	bury_fenced(a);
+	settle_finished(a);
 	/* Nobody has it. Of a VM in a move its source speaks when it has heard what was decided. */
 	db_exec(a->db, "UPDATE vm SET state = 1, want = 0, changed = ? WHERE state = 0 AND move = 0", "u",
 		a->index);

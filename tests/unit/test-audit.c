@@ -59,6 +59,8 @@ static void sessions(struct core *c)
 	}
 }
 
+static bool second_attempt;
+
 static uint32_t speak(struct core *c, const char *node, uint8_t id, const char *vm, uint64_t generation,
 		      Drover__VmState vm_state, uint64_t move, Drover__MoveRole role, Drover__MovePhase phase)
 {
@@ -78,7 +80,8 @@ static uint32_t speak(struct core *c, const char *node, uint8_t id, const char *
 	body.moves = parts;
 	body.n_moves = move != 0 ? 1 : 0;
 	part.move = move;
-	part.attempt = 1;
+	part.attempt = second_attempt ? 2 : 1;
+	part.generation = core_vm(c, "vm1").generation;
 	part.vm = (char *)"vm1";
 	part.role = role;
 	part.phase = phase;
@@ -244,6 +247,88 @@ static void test_gone_elsewhere(void **state)
 	assert_true(core_attempt(c, id, 1).src_gone);
 }
 
+/* The state is from before the move: both sides gave their word, and wait for somebody who knows of it. */
+static void test_unknown_move(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = c->index + 5000;
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_COMPLETED),
+			 0);
+	assert_int_equal(speak(c, "node1", 1, "vm1", core_vm(c, "vm1").generation,
+			       DROVER__VM_STATE__VM_PAUSED, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
+	assert_string_equal(core_attempt(c, id, 1).src, "node1");
+	assert_string_equal(core_attempt(c, id, 1).dst, "node2");
+	assert_false(core_attempt(c, id, 1).src_gone);
+	assert_false(core_attempt(c, id, 1).dst_gone);
+	assert_string_equal(core_vm(c, "vm1").owner, "node1");
+	assert_true(core_vm(c, "vm1").move == id);
+	assert_int_equal(core_src(c, "node1", 1, id, 1, DROVER__MOVE_PHASE__PHASE_GONE), 0);
+	assert_string_equal(core_move(c, id).state, "cancelled");
+	/* An id that the lost majority gave is not given again (R6). */
+	assert_int_equal(core_move_create(c, "vm1", ""), 0);
+	assert_true(c->last.object_id > c->index + 5000);
+}
+
+/* A second attempt was begun behind this state: the first one's sides have nothing left. */
+static void test_unknown_attempt(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	second_attempt = true;
+	assert_int_equal(speak(c, "node1", 1, "vm1", core_vm(c, "vm1").generation,
+			       DROVER__VM_STATE__VM_PAUSED, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_CONTINUING),
+			 0);
+	second_attempt = false;
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
+	assert_true(core_attempt(c, id, 1).src_gone);
+	assert_true(core_attempt(c, id, 1).dst_gone);
+	assert_int_equal(core_attempt(c, id, 2).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
+	assert_string_equal(core_vm(c, "vm1").owner, "node3");
+	assert_string_equal(core_move(c, id).state, "committed");
+}
+
+/* An abort that was heard everywhere, but not noted here: later attempts have raised the agents' floors, so
+ * they would not answer for it. */
+static void test_decided_and_over(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+
+	assert_int_equal(core_abort(c, id, 1, DROVER__CMD_MOVE_ABORT__OUTCOME__FAIL), 0);
+	assert_string_equal(core_move(c, id).state, "cancelling");
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, "vm1", core_vm(c, "vm1").generation,
+			       DROVER__VM_STATE__VM_RUNNING, SILENT),
+			 0);
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_ABORTING),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_true(core_attempt(c, id, 1).src_gone);
+	assert_false(core_attempt(c, id, 1).dst_gone);
+	assert_string_equal(core_move(c, id).state, "failed");
+}
+
 /* Nothing decides an attempt by a side door; a word counts as long as its session. */
 static void test_side_doors(void **state)
 {
@@ -297,6 +382,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_copy_may_have_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_on_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gone_elsewhere, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_move, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_attempt, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_decided_and_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_side_doors, setup, teardown),
 	};
 
