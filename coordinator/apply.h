@@ -20,6 +20,9 @@
  */
 #ifdef DROVER_COMPAT_TEST /* configure --enable-compat-test: the program before this one */
 #define APPLY_VERSION 1
+#elif defined(DROVER_MUTANTS) /* the simulator: each of its processes is a program of its own */
+#define APPLY_VERSION sim_apply_version()
+unsigned sim_apply_version(void);
 #else
 #define APPLY_VERSION 2
 #endif

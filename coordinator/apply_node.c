@@ -96,8 +96,9 @@ void apply_node_session(struct apply *a, const Drover__CmdNodeSession *c)
 	}
 	/* A session of an earlier boot that is committed late would pass for a newer boot: the proposer names
 	 * the boot that the row had when that agent last answered, and it must be the row's still. */
-	if (rows_cluster_version(a->db) >= APPLY_V_SAW_BOOT && node.has_boot &&
-	    !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID) &&
+	if ((DR_MUTANT(version_by_program) ? APPLY_VERSION : rows_cluster_version(a->db)) >=
+		    APPLY_V_SAW_BOOT &&
+	    node.has_boot && !msg_same_bytes(&c->boot_id, node.boot_id, ROWS_ID) &&
 	    !msg_same_bytes(&c->saw_boot, node.boot_id, ROWS_ID)) {
 		apply_refuse(a, DR_EREFUSED, "%s has booted again since that session began", c->node);
 		return;

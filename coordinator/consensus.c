@@ -479,6 +479,8 @@ unsigned consensus_members(const struct consensus *c, struct consensus_member *m
 	const struct raft_configuration *conf = &c->raft.configuration;
 
 	for (unsigned i = 0; i < conf->n && i < max; i++) {
+		if (DR_MUTANT(learner_votes) && conf->servers[i].id == c->raft.id)
+			conf->servers[i].role = RAFT_VOTER;
 		members[i].id = conf->servers[i].id;
 		node_of(conf->servers[i].address, members[i].node);
 		members[i].role = member_role(conf->servers[i].role);

@@ -118,7 +118,7 @@ static void leader_begin(struct server *s, uint64_t term)
 	s->leading_since_us = env_now_us(s->env);
 	if (DR_MUTANT(book_outlives_term) && s->lease != NULL)
 		return;
-	s->lease = lease_book_new(s->env, term, LEASE_DURATION_MS);
+	s->lease = lease_book_new(s->env, term, DR_MUTANT(short_leases) ? 5000 : LEASE_DURATION_MS);
 	s->scheduler = drain_scheduler_new(s->env);
 	if (s->lease == NULL || s->scheduler == NULL)
 		server_fatal(s, DR_ENOMEM, "no memory to lead");

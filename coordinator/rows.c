@@ -390,7 +390,7 @@ bool rows_node_works(const struct node_row *node)
 
 bool rows_node_barred(const struct node_row *node)
 {
-	return node->fencing != 0 ||
+	return (node->fencing != 0 && !DR_MUTANT(lease_while_fencing)) ||
 	       (node->has_fenced && node->has_boot && memcmp(node->fenced_boot, node->boot_id, ROWS_ID) == 0);
 }
 
@@ -490,7 +490,7 @@ bool rows_has_coordinator(struct db *db, const char *node)
 
 bool rows_audit(struct db *db)
 {
-	return db_exists(db, "SELECT 1 FROM meta WHERE key = 'audit'", "");
+	return !DR_MUTANT(no_audit) && db_exists(db, "SELECT 1 FROM meta WHERE key = 'audit'", "");
 }
 
 void rows_unaudited(struct db *db, char *names, size_t size)

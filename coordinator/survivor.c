@@ -5,6 +5,7 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "common/mutant.h"
 #include "coordinator/fence.h"
 #include "coordinator/fence_spec.h"
 #include "coordinator/recover.h"
@@ -112,6 +113,10 @@ static void try_fence(struct server *s, const struct consensus_member *other)
 	}
 	if (spec == NULL) {
 		explain(v, "Its host has no fence agent (drover node set NODE --fence AGENT)");
+		return;
+	}
+	if (DR_MUTANT(alone_unfenced)) {
+		fenced(s, v->node, 0, &err);
 		return;
 	}
 	v->due_us = env_now_us(s->env) + SURVIVOR_AGAIN_US;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/mutant.h"
 #include "coordinator/apply.h"
 #include "coordinator/rows.h"
 #include "coordinator/server.h"
@@ -44,7 +45,7 @@ void upgrade_tick(struct server *s)
 	for (unsigned i = 0; i < n; i++) {
 		unsigned version = offered(s, members[i].id);
 
-		if (version > now)
+		if (version > now || DR_MUTANT(raised_early))
 			continue;
 		if (s->version_waits != members[i].id)
 			log_notice("cluster version %u waits for coordinator %s, which %s", now + 1,
@@ -64,8 +65,8 @@ bool upgrade_check(struct server *s)
 	if (now <= APPLY_VERSION)
 		return true;
 	snprintf(why, sizeof(why),
-		 "the cluster is at version %u, this program knows %d at most: upgrade this coordinator", now,
-		 APPLY_VERSION);
+		 "the cluster is at version %u, this program knows %u at most: upgrade this coordinator", now,
+		 (unsigned)APPLY_VERSION);
 	server_fatal(s, DR_EREFUSED, why);
 	return false;
 }

@@ -125,10 +125,9 @@ static void add_vm(struct cluster *cl, unsigned vm)
 	ask(cl, &r, "vm start");
 }
 
-struct cluster *cluster_new(unsigned n_coords, unsigned n_hosts, unsigned n_vms, bool trace)
+struct cluster *cluster_new(unsigned n_coords, unsigned n_hosts, unsigned n_vms, unsigned version)
 {
-	struct sim_options opt = {
-		.seed = n_coords, .trace = trace, .memory = MEMORY, .dirty_rate = UINT64_C(1) << 20};
+	struct sim_options opt = {.seed = n_coords, .memory = MEMORY, .dirty_rate = UINT64_C(1) << 20};
 	struct sim *sim = sim_alloc(&opt, n_hosts, n_vms);
 	struct cluster *cl = calloc(1, sizeof(*cl));
 
@@ -147,9 +146,12 @@ struct cluster *cluster_new(unsigned n_coords, unsigned n_hosts, unsigned n_vms,
 			(struct sim_clock){.at = sim->now, .local = sim->now + sim_random(sim, 1000 * SIM_S)};
 	for (unsigned i = 0; i < n_coords; i++)
 		coord_init(sim, i);
+	for (unsigned i = 0; i < n_coords; i++)
+		cl->coords[i].version = cl->coords[i].wanted_version = version;
 	coords_use(cl);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_init(cl, i);
+	client_init(cl, CLIENTS);
 	for (unsigned i = 0; i < n_hosts; i++) {
 		sim->hosts[i].agent.ops = &cluster_agent_ops;
 		for (unsigned k = 0; k < 16; k++)
@@ -315,7 +317,9 @@ void cluster_run(struct cluster *cl, uint64_t seed, const struct cluster_profile
 	cl->result = out;
 	cl->profile = profile;
 	begin(cl, seed);
+	cl->story = cluster_story(seed, profile);
 	until = faults_begin(cl);
+	story_begin(cl);
 	while (sim->now < until && sim_step(sim))
 		continue;
 	if (sim->broken[0] == '\0')

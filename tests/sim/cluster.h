@@ -113,8 +113,10 @@ struct coord {
 	struct disk disk;
 	bool ended; /* its loop was stopped */
 	bool keep_down;
-	bool refused;	 /* its disk is damaged, says the coordinator */
-	unsigned rejoin; /* enum rejoin of cluster_operator.c; 0: is, or is about to be, a member */
+	bool refused;		 /* its disk is damaged, says the coordinator */
+	unsigned version;	 /* newest cluster version that its program knows ... */
+	unsigned wanted_version; /* ... and that of the one that is started next */
+	unsigned rejoin;	 /* enum rejoin of cluster_operator.c; 0: is, or is about to be, a member */
 	uint64_t old_member;
 	struct request *rejoin_ask;
 	char refusal[256];
@@ -127,6 +129,8 @@ struct coord {
 	unsigned starts;
 	bool damaged; /* its log was; no member with a vote since */
 	uint64_t damaged_at;
+	uint64_t incarnation;	 /* of its log, ... */
+	unsigned incarnation_of; /* ... as of this start */
 	bool old_copy;		 /* its log is one from a backup */
 	uint64_t stranger_since; /* up, and no member */
 	uint64_t stored;	 /* newest entry that its disk has acknowledged to others */
@@ -156,6 +160,12 @@ struct coord *coord_of(struct sim *sim, const struct sim_proc *proc);
 bool coord_up(const struct coord *c);
 bool coord_leads(const struct coord *c);
 struct coord *cluster_leader(struct cluster *cl);
+
+/* ---------------------------------------------------------------- hosts (cluster_fault_kinds.c) */
+
+/* Everything on it ends; not booted again by itself. */
+void host_power_off(struct cluster *cl, unsigned host);
+void host_power_on(struct cluster *cl, unsigned host);
 
 /* ---------------------------------------------------------------- network (cluster_net.c) */
 
@@ -207,6 +217,9 @@ struct request {
 	bool changed;
 	uint64_t index;
 	char token[64];
+	uint64_t incarnation; /* of the cluster, when it was answered */
+	uint8_t *backup;      /* that came with the answer; malloc'ed */
+	size_t backup_size;
 };
 
 struct sim_client {
@@ -280,6 +293,15 @@ enum fault_kind {
 
 #define PHASES (DROVER__MOVE_PHASE__PHASE_GONE + 1)
 
+/* What happens in a seed's run beside its faults (cluster_story.c). */
+enum story {
+	STORY_NONE,
+	STORY_UPGRADE, /* the members' programs are replaced by newer ones, one after the other */
+	STORY_FENCE,   /* hosts have fence agents; of two members each may go on alone */
+	STORY_FORCE,   /* a majority dies for good, and the one that is left knows less than it did */
+	STORY_RESTORE, /* all coordinators lose their disks; there is a backup */
+};
+
 struct cluster_result {
 	bool ok;
 	uint32_t steps;
@@ -295,6 +317,7 @@ struct cluster_profile {
 	const char *faults; /* names, comma; NULL: any */
 	uint64_t least_us;  /* that a fault lasts */
 	bool vms;	    /* clients only start and stop VMs */
+	enum story story;
 	const char *mutant;
 };
 
@@ -314,9 +337,10 @@ struct shadow_vm {
 	Drover__VmState state;
 };
 
-#define INDEX_MAX 16384
-#define TERM_MAX  512
-#define SHADOWS	  512
+#define INDEX_MAX  16384
+#define TERM_MAX   512
+#define SHADOWS	   512
+#define VOTERS_MAX 64
 
 /* What is true by the first member that applied each index. */
 struct shadow {
@@ -331,7 +355,15 @@ struct shadow {
 	unsigned n_attempts;
 	uint64_t term;
 	uint64_t last_move;
-	bool fencing[SIM_HOSTS];
+	/* cluster_rules.c */
+	uint64_t incarnation; /* the cluster's; indexes, ids and rows of an older one say nothing any more */
+	uint64_t base;	      /* at[] begins behind this index */
+	bool renewing;	      /* nothing of that incarnation was applied yet */
+	bool audit;
+	uint64_t audit_over;	     /* when that ended */
+	unsigned version;	     /* the cluster's; 0: not seen raised */
+	uint64_t voters[VOTERS_MAX]; /* members that a leader has made voters */
+	unsigned n_voters;
 };
 
 struct kept_orders {
@@ -367,14 +399,43 @@ struct cluster {
 	uint64_t booted_at[SIM_HOSTS];
 	uint64_t rough_until;	 /* faults of coordinators are under way */
 	bool vm_killed[SIM_VMS]; /* a fault ended a QEMU of it, or its guest did */
+	enum story story;
+	struct sim_client teller; /* the operator of the story */
 };
 
-struct cluster *cluster_new(unsigned n_coords, unsigned n_hosts, unsigned n_vms, bool trace);
+/* version: of the members' programs. */
+struct cluster *cluster_new(unsigned n_coords, unsigned n_hosts, unsigned n_vms, unsigned version);
 /* Number of coordinators that a seed runs with. */
 unsigned cluster_size(uint64_t seed, const struct cluster_profile *profile);
 /* Runs one seed on a fresh fork of that cluster. */
 void cluster_run(struct cluster *cl, uint64_t seed, const struct cluster_profile *profile,
 		 struct cluster_result *out);
+
+/* cluster_story.c */
+#define VERSION_NEW 2 /* as APPLY_VERSION */
+#define VERSION_OLD (VERSION_NEW - 1)
+enum story cluster_story(uint64_t seed, const struct cluster_profile *profile);
+void story_begin(struct cluster *cl);
+/* The faults that it bears, or NULL: all. */
+const char *story_faults(const struct cluster *cl);
+/* NULL, or what is still to come. */
+const char *story_waits(const struct cluster *cl);
+/* The coordinator may end for this reason though its disk is good. */
+bool story_excuses(const struct coord *c);
+
+/* cluster_rules.c: more checks. */
+/* False: of an incarnation that was left behind; nothing of it is compared any more. */
+bool rules_incarnation(struct coord *c, uint64_t index);
+void rules_applied(struct coord *c, uint64_t index, const Drover__Command *cmd);
+/* By the first member that applies it. False: the rows are no truth yet. */
+bool rules_first(struct cluster *cl, const Drover__Command *cmd, const struct apply_result *result);
+void rules_member(struct coord *c);
+/* A coordinator sends something to an agent. */
+void rules_told(struct coord *c, unsigned host, const Drover__Msg *msg);
+/* The rows, into the trace. */
+void rules_tell(struct cluster *cl);
+/* What was left over from before an audit may not be in the rows. */
+bool rules_leftovers(const struct cluster *cl);
 
 /* cluster_fault.c */
 /* Returns when the last one has begun and ended. */

@@ -90,6 +90,10 @@ static void got_welcome(struct session_sim *s, const Drover__Welcome *w)
 	}
 	if (s->state == OPEN)
 		return;
+	if (!sim_agent_incarnation(agent, w->incarnation)) {
+		lose(s, "belongs to an incarnation of the cluster that this host has left behind");
+		return;
+	}
 	s->state = OPEN;
 	s->backoff_us = SESSION_BACKOFF_MIN_US;
 	s->heard_us = env_now_us(&agent->env);
@@ -120,6 +124,9 @@ static void on_message(struct conn *conn, const Drover__Msg *msg, void *data)
 	} else if (s->state == OPEN && msg->body_case == DROVER__MSG__BODY_AGENT_ORDERS) {
 		got_orders(s, msg->agent_orders);
 	} else if (s->state == OPEN && msg->body_case == DROVER__MSG__BODY_LEASE_GRANT) {
+		if (msg->lease_grant->cluster_incarnation != agent->cluster_incarnation &&
+		    msg->lease_grant->cluster_incarnation != 0)
+			return;
 		s->heard_us = env_now_us(&agent->env);
 		sim_agent_grant(agent, msg->lease_grant->seq, msg->lease_grant->duration_ms,
 				msg->lease_grant->term);

@@ -70,7 +70,8 @@ static void owner_changed(struct cluster *cl, const Drover__Command *cmd, int v,
 			   (unsigned long long)was->generation);
 	if (cmd->body_case == DROVER__COMMAND__BODY_MOVE_COMMIT ||
 	    cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED ||
-	    cmd->body_case == DROVER__COMMAND__BODY_NODE_SESSION)
+	    cmd->body_case == DROVER__COMMAND__BODY_NODE_SESSION ||
+	    cmd->body_case == DROVER__COMMAND__BODY_NODE_AUDIT)
 		return;
 	if (!off)
 		sim_broken(cl->sim, "I2: %s changes the owner of vm%d, which is not off",
@@ -104,7 +105,7 @@ static void note_vms(struct cluster *cl, struct db *db, const Drover__Command *c
 		    cmd->body_case == DROVER__COMMAND__BODY_VM_START && any_qemu(cl, v, -1, true))
 			sim_broken(cl->sim, "R12: vm%d is started anew while it runs", v + 1);
 		/* R9, R12: off for certain means that nothing of it can run. */
-		if (is_off(now.state) && any_qemu(cl, v, -1, true))
+		if (is_off(now.state) && !cl->shadow.audit && any_qemu(cl, v, -1, true))
 			sim_broken(cl->sim, "R9: vm%d is off by the rows (%s) and runs", v + 1,
 				   apply_command_name(cmd));
 		*was = now;
@@ -168,6 +169,8 @@ static void check_slots(struct cluster *cl)
 {
 	struct sim *sim = cl->sim;
 
+	if (rules_leftovers(cl))
+		return;
 	for (unsigned i = 0; i < sim->n_relays; i++) {
 		const struct sim_relay *r = sim->relays[i];
 		const struct shadow_attempt *t;
@@ -277,7 +280,7 @@ static void check_term(struct cluster *cl, const Drover__Command *cmd, const str
 		cl->shadow.term = cmd->term;
 }
 
-/* R11: while a fencing is proposed, and after it, that boot gets no lease. */
+/* R9: what counts as dead is dead. */
 static void check_fencing(struct cluster *cl, const Drover__Command *cmd, const struct apply_result *result)
 {
 	int host;
@@ -307,6 +310,8 @@ static void first_apply(struct coord *c, struct db *db, const Drover__Command *c
 			  result->exit != 0				       ? result->message
 			  : cmd->body_case == DROVER__COMMAND__BODY_MOVE_ABORT ? cmd->move_abort->reason
 									       : "");
+	if (!rules_first(cl, cmd, result))
+		return;
 	check_term(cl, cmd, result);
 	check_ids(cl, result);
 	check_fencing(cl, cmd, result);
@@ -344,6 +349,10 @@ void cluster_applied(struct coord *c, struct db *db, uint64_t index, const Drove
 	uint8_t digest[DB_DIGEST_SIZE];
 	uint64_t sig = signature(cmd);
 
+	rules_applied(c, index, cmd);
+	if (!rules_incarnation(c, index))
+		return;
+	index -= sh->base;
 	if (index >= INDEX_MAX)
 		abort();
 	db_digest(db, digest);
@@ -447,6 +456,8 @@ void cluster_check_orders(struct sim_agent *agent, const Drover__AgentOrders *or
 {
 	struct cluster *cl = agent->host->sim->cluster;
 
+	if (orders->cluster_incarnation != 0 && orders->cluster_incarnation != cl->shadow.incarnation)
+		return;
 	for (size_t i = 0; i < orders->n_moves; i++) {
 		const Drover__MoveOrder *o = orders->moves[i];
 		const struct shadow_attempt *t = shadow_of(cl, o->move, o->attempt);
@@ -560,6 +571,7 @@ static void check_member(struct coord *c)
 		check_leases(c);
 	check_log(c);
 	check_vote(c);
+	rules_member(c);
 	check_own_term(c);
 }
 
@@ -589,10 +601,11 @@ static struct db *newest_db(struct cluster *cl)
 	return leader != NULL ? leader->server->db : NULL;
 }
 
-static bool is_acknowledged(const struct request *q)
+/* What an incarnation has acknowledged the next one may lack: that is its price (SAFETY R18). */
+static bool is_acknowledged(const struct cluster *cl, const struct request *q)
 {
 	return q->answered && q->exit == 0 && q->changed && q->index != 0 &&
-	       strncmp(q->what, "cluster join", 12) != 0;
+	       q->incarnation == cl->shadow.incarnation && strncmp(q->what, "cluster join", 12) != 0;
 }
 
 /* The newest index that a client was told of. */
@@ -602,7 +615,7 @@ static uint64_t acknowledged(const struct cluster *cl)
 
 	for (unsigned i = 0; i < CLIENTS; i++)
 		for (const struct request *q = cl->clients[i].history; q != NULL; q = q->next)
-			if (is_acknowledged(q) && q->index > newest)
+			if (is_acknowledged(cl, q) && q->index > newest)
 				newest = q->index;
 	return newest;
 }
@@ -614,6 +627,8 @@ static const char *why_restless(struct cluster *cl)
 	struct sim *sim = cl->sim;
 	struct db *db = newest_db(cl);
 
+	if (story_waits(cl) != NULL)
+		return story_waits(cl);
 	if (db == NULL)
 		return "nobody leads";
 	for (unsigned i = 0; i < cl->n_coords; i++) {
@@ -674,6 +689,7 @@ void cluster_why_restless(struct cluster *cl)
 {
 	const char *why = why_restless(cl);
 
+	rules_tell(cl);
 	sim_broken(cl->sim, "I5: no rest: %s", why != NULL ? why : "something comes and goes");
 }
 
@@ -722,7 +738,7 @@ static void check_acknowledged(struct cluster *cl, struct coord *c)
 {
 	for (unsigned i = 0; i < CLIENTS; i++)
 		for (const struct request *q = cl->clients[i].history; q != NULL; q = q->next)
-			if (is_acknowledged(q) &&
+			if (is_acknowledged(cl, q) &&
 			    !db_exists(c->server->db, "SELECT 1 FROM request WHERE id = ?", "b", q->id,
 				       sizeof(q->id)))
 				sim_broken(cl->sim,

@@ -64,6 +64,14 @@ static void answered(struct sim_client *c, const Drover__Response *r)
 	q->changed = r->changed;
 	q->index = r->index;
 	snprintf(q->token, sizeof(q->token), "%s", r->token);
+	q->incarnation = sim->cluster->shadow.incarnation;
+	if (r->backup.len > 0) {
+		q->backup = malloc(r->backup.len);
+		if (q->backup == NULL)
+			abort();
+		memcpy(q->backup, r->backup.data, r->backup.len);
+		q->backup_size = r->backup.len;
+	}
 	c->open = NULL;
 }
 
@@ -136,7 +144,7 @@ static void ev_work(struct sim *sim, struct sim_event *ev)
 
 void client_init(struct cluster *cl, unsigned id)
 {
-	struct sim_client *c = &cl->clients[id];
+	struct sim_client *c = id < CLIENTS ? &cl->clients[id] : &cl->teller;
 
 	memset(c, 0, sizeof(*c));
 	c->party = (struct party){.sim = cl->sim, .proc = &c->proc, .site = CLIENT_SITE};

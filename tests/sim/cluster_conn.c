@@ -264,6 +264,9 @@ int conn_send(struct conn *conn, const Drover__Msg *msg)
 		return -DR_ECLOSED;
 	if (to == NULL || to->state == CONN_CLOSED || to->state == CONN_FAILING || conn->ended)
 		return 0; /* into the kernel's buffer, and nowhere */
+	if (conn->server && (msg->body_case == DROVER__MSG__BODY_AGENT_ORDERS ||
+			     msg->body_case == DROVER__MSG__BODY_LEASE_GRANT))
+		rules_told(coord_of(sim, conn->party->proc), to->party->site, msg);
 	f = malloc(sizeof(*f) + size + 1);
 	if (f == NULL)
 		abort();

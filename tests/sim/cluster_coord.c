@@ -26,6 +26,14 @@ void sim_log(int priority, const char *fmt, ...)
 		sim_trace(log_sim, "%s <%d> %s", c != NULL ? c->name : "-", priority, text);
 }
 
+/* coordinator/apply.h */
+unsigned sim_apply_version(void)
+{
+	struct coord *c = log_sim != NULL ? coord_running(log_sim) : NULL;
+
+	return c != NULL ? c->version : VERSION_NEW;
+}
+
 struct coord *coord_of(struct sim *sim, const struct sim_proc *proc)
 {
 	for (unsigned i = 0; proc != NULL && sim->cluster != NULL && i < sim->cluster->n_coords; i++)
@@ -256,6 +264,7 @@ static void ev_start(struct sim *sim, struct sim_event *ev)
 	if (c->server != NULL)
 		return;
 	c->starts++;
+	c->version = c->wanted_version;
 	conf_defaults(&conf);
 	snprintf(conf.name, sizeof(conf.name), "%s", c->name);
 	snprintf(conf.data_dir, sizeof(conf.data_dir), "/sim/%s", c->name);
@@ -274,7 +283,7 @@ static void ev_start(struct sim *sim, struct sim_event *ev)
 	if (c->server != NULL)
 		return;
 	sim_trace(sim, "%s: coordinator does not start: %s", c->name, err.text);
-	c->refused = err.code == DR_ECORRUPT;
+	c->refused = err.code == DR_ECORRUPT && !story_excuses(c);
 	snprintf(c->refusal, sizeof(c->refusal), "%s", err.text);
 	conns_process_gone(sim, &c->proc, true);
 	sim_proc_kill(&c->proc);
@@ -336,7 +345,7 @@ static void ev_exit(struct sim *sim, struct sim_event *ev)
 	/* A member change that a leader takes back is dealt with by a new start, without what is cut off. */
 	if (strstr(c->server->error, "is taken back") != NULL)
 		c->stored = 0;
-	else if (code != 0 && !c->disk.failed && !c->damaged && !c->old_copy)
+	else if (code != 0 && !c->disk.failed && !c->damaged && !c->old_copy && !story_excuses(c))
 		sim_broken(sim, "%s: the coordinator gave up though its disk is good", c->name);
 	gone(c, true);
 	coord_restart_later(c, c->restart_us + sim_random(sim, SIM_S));

@@ -124,7 +124,8 @@ static void ev_view(struct sim *sim, struct sim_event *ev)
 	if (!host_answers(cl, c->id))
 		return;
 	c->ring.view = component(cl, c->id);
-	c->ring.quorate = (unsigned)__builtin_popcount(c->ring.view) * 2 > cl->n_coords;
+	c->ring.quorate = (unsigned)__builtin_popcount(c->ring.view) * 2 > cl->n_coords ||
+			  (cl->n_coords == 2 && cl->story == STORY_FENCE); /* two_node */
 	tell(c);
 }
 

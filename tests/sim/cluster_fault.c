@@ -197,13 +197,15 @@ static enum fault_kind choose_kind(struct cluster *cl)
 	unsigned sum = 0;
 	uint64_t pick;
 
-	if (cl->profile != NULL && cl->profile->faults != NULL && sim_random(cl->sim, 4) != 0) {
+	const char *wanted = cl->profile != NULL ? cl->profile->faults : NULL;
+
+	if (story_faults(cl) != NULL || (wanted != NULL && sim_random(cl->sim, 4) != 0)) {
 		char list[256];
 		char *save = NULL;
 		enum fault_kind named[32] = {0};
 		unsigned n = 0;
 
-		snprintf(list, sizeof(list), "%s", cl->profile->faults);
+		snprintf(list, sizeof(list), "%s", story_faults(cl) != NULL ? story_faults(cl) : wanted);
 		for (char *word = strtok_r(list, ",", &save); word != NULL && n < 32;
 		     word = strtok_r(NULL, ",", &save))
 			named[n++] = fault_named(word);

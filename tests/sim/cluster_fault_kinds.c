@@ -108,59 +108,71 @@ static void host_pause_end(struct cluster *cl, struct fault *f)
 	net_changed(cl);
 }
 
-static void host_power_begin(struct cluster *cl, struct fault *f)
+void host_power_off(struct cluster *cl, unsigned host)
 {
 	struct sim *sim = cl->sim;
-	struct sim_agent *a = &sim->hosts[f->host].agent;
+	struct sim_agent *a = &sim->hosts[host].agent;
 
-	if (cl->site_down[f->host])
+	if (cl->site_down[host])
 		return;
-	sim_trace(sim, "%s loses power", sim->hosts[f->host].name);
-	cl->site_down[f->host] = true;
+	sim_trace(sim, "%s loses power", sim->hosts[host].name);
+	cl->site_down[host] = true;
 	a->no_restart = true;
 	sim_agent_kill(a);
 	for (unsigned i = 0; i < sim->n_qemus; i++) {
 		struct sim_qemu *q = sim->qemus[i];
 
-		if (!q->proc.alive || q->host->id != f->host)
+		if (!q->proc.alive || q->host->id != host)
 			continue;
 		if (!q->incoming || q->mig == MOVE_MIG_COMPLETED)
 			cl->vm_killed[q->vm] = true;
 		sim_qemu_kill(q, true);
 	}
 	for (unsigned i = 0; i < sim->n_relays; i++)
-		if (sim->relays[i]->proc.alive && sim->relays[i]->host->id == f->host)
+		if (sim->relays[i]->proc.alive && sim->relays[i]->host->id == host)
 			sim_relay_end(sim->relays[i]);
 	conns_process_gone(sim, &a->proc, false);
-	if (f->host < cl->n_coords) {
-		cl->coords[f->host].keep_down = true;
-		coord_power_loss(&cl->coords[f->host]);
+	if (host < cl->n_coords) {
+		cl->coords[host].keep_down = true;
+		coord_power_loss(&cl->coords[host]);
 	}
 	net_changed(cl);
-	if (sim_random(sim, 2) == 0)
+}
+
+static void host_power_begin(struct cluster *cl, struct fault *f)
+{
+	if (cl->site_down[f->host])
+		return;
+	host_power_off(cl, f->host);
+	if (sim_random(cl->sim, 2) == 0)
 		client_fence(&cl->clients[CLIENTS - 2], f->host);
+}
+
+void host_power_on(struct cluster *cl, unsigned host)
+{
+	struct sim *sim = cl->sim;
+	struct sim_agent *a = &sim->hosts[host].agent;
+
+	if (!cl->site_down[host])
+		return;
+	sim_trace(sim, "%s boots", sim->hosts[host].name);
+	cl->site_down[host] = false;
+	for (unsigned k = 0; k < 16; k++)
+		cl->boot_id[host][k] = (uint8_t)sim_random(sim, 256);
+	a->no_restart = false;
+	cl->booted_at[host] = sim->now;
+	if (!a->proc.alive)
+		sim_agent_start(a);
+	if (host < cl->n_coords) {
+		cl->coords[host].keep_down = false;
+		coord_start(&cl->coords[host]);
+	}
+	net_changed(cl);
 }
 
 static void host_power_end(struct cluster *cl, struct fault *f)
 {
-	struct sim *sim = cl->sim;
-	struct sim_agent *a = &sim->hosts[f->host].agent;
-
-	if (!cl->site_down[f->host])
-		return;
-	sim_trace(sim, "%s boots", sim->hosts[f->host].name);
-	cl->site_down[f->host] = false;
-	for (unsigned k = 0; k < 16; k++)
-		cl->boot_id[f->host][k] = (uint8_t)sim_random(sim, 256);
-	a->no_restart = false;
-	cl->booted_at[f->host] = sim->now;
-	if (!a->proc.alive)
-		sim_agent_start(a);
-	if (f->host < cl->n_coords) {
-		cl->coords[f->host].keep_down = false;
-		coord_start(&cl->coords[f->host]);
-	}
-	net_changed(cl);
+	host_power_on(cl, f->host);
 }
 
 /* ---------------------------------------------------------------- agents, relays, QEMUs */

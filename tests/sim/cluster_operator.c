@@ -11,7 +11,8 @@
 #include "cluster.h"
 #include "coordinator/server.h"
 
-#define STRANGER (5 * SIM_S)
+#define STRANGER	(5 * SIM_S)
+#define STRANGER_FORCED (12 * SIM_S) /* time enough for what was left behind to go on, if it did */
 
 enum rejoin { REJOIN_NOT, REJOIN_LOST, REJOIN_OUT, REJOIN_TOKEN, REJOIN_JOINING, REJOIN_JOINED };
 
@@ -164,7 +165,8 @@ static void note_strangers(struct cluster *cl, struct coord *leader)
 			c->stranger_since = 0;
 		else if (c->stranger_since == 0)
 			c->stranger_since = cl->sim->now;
-		if (!stranger || cl->sim->now - c->stranger_since < STRANGER)
+		if (!stranger || cl->sim->now - c->stranger_since <
+					 (cl->story == STORY_FORCE ? STRANGER_FORCED : STRANGER))
 			continue;
 		sim_trace(cl->sim, "operator: %s is no member: it must join", c->name);
 		if (c->server->consensus != NULL) {

@@ -45,7 +45,12 @@ struct shared {
 };
 
 static struct shared *shared;
-static struct cluster *templates[SIZES]; /* of this worker */
+static struct cluster *templates[SIZES][VERSION_NEW + 1]; /* of this worker */
+
+static unsigned version_of(uint64_t seed, const struct cluster_profile *profile)
+{
+	return cluster_story(seed, profile) == STORY_UPGRADE ? VERSION_OLD : VERSION_NEW;
+}
 
 static void setup(void)
 {
@@ -70,7 +75,7 @@ int seeds_one(uint64_t seed, const char *mutant, bool trace)
 {
 	static struct cluster_result r;
 	const struct cluster_profile *profile = mutant != NULL ? mutants_profile(mutant) : NULL;
-	struct cluster *cl = cluster_new(cluster_size(seed, profile), HOSTS, VMS, false);
+	struct cluster *cl = cluster_new(cluster_size(seed, profile), HOSTS, VMS, version_of(seed, profile));
 
 	cl->sim->opt.trace = trace;
 	sim_log_on = trace;
@@ -88,18 +93,20 @@ int seeds_one(uint64_t seed, const char *mutant, bool trace)
 static void run_forked(uint64_t seed, const struct cluster_profile *profile, struct cluster_result *out)
 {
 	unsigned size = cluster_size(seed, profile);
+	unsigned version = version_of(seed, profile);
+	struct cluster **template = &templates[size][version];
 	int status = 0;
 	pid_t pid;
 
-	if (templates[size] == NULL)
-		templates[size] = cluster_new(size, HOSTS, VMS, false);
+	if (*template == NULL)
+		*template = cluster_new(size, HOSTS, VMS, version);
 	memset(out, 0, sizeof(*out));
 	pid = fork();
 	if (pid == 0) {
 		alarm(SEED_CPU_S);
 		if (profile != NULL && profile->mutant != NULL)
 			matrix_set_mutant(profile->mutant);
-		cluster_run(templates[size], seed, profile, out);
+		cluster_run(*template, seed, profile, out);
 		sim_leave(0);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {

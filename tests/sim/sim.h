@@ -31,6 +31,7 @@
 #define SIM_NONCES    64
 #define SIM_MACHINES  16 /* per agent */
 #define SIM_TIMERS    256
+#define SIM_FLOORS    256
 #define SIM_MS	      UINT64_C(1000)
 #define SIM_S	      UINT64_C(1000000)
 #define SIM_NEVER     UINT64_MAX
@@ -234,7 +235,12 @@ struct sim_agent {
 	struct sim_move_row rows[SIM_MACHINES];
 	uint64_t floor_term;
 	uint64_t floor_incarnation;
-	uint64_t floor_attempt[SIM_VMS]; /* move << 8 | attempt */
+	uint64_t cluster_incarnation;
+	struct {
+		uint64_t move;
+		uint32_t attempt;
+	} floors[SIM_FLOORS]; /* of moves, the newest */
+	unsigned n_floors;
 	/* Lease. */
 	struct lease lease;
 	/* Session. */
@@ -258,6 +264,8 @@ void sim_agent_start(struct sim_agent *agent);
 /* kill -9; restarted after restart_delay unless no_restart. */
 void sim_agent_kill(struct sim_agent *agent);
 void sim_agent_orders(struct sim_agent *agent, const Drover__AgentOrders *orders);
+/* As reconcile_incarnation of agent/reconcile.c: the cluster is in that incarnation. False: has been left. */
+bool sim_agent_incarnation(struct sim_agent *agent, uint64_t incarnation);
 void sim_agent_grant(struct sim_agent *agent, uint64_t seq, uint64_t duration_ms, uint64_t term);
 void sim_agent_session_up(struct sim_agent *agent, int coord);
 void sim_agent_session_lost(struct sim_agent *agent);

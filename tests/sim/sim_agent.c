@@ -313,27 +313,57 @@ void sim_agent_grant(struct sim_agent *agent, uint64_t seq, uint64_t duration_ms
 		cluster_vm_kick(agent);
 }
 
+static uint32_t *floor_of(struct sim_agent *agent, uint64_t move)
+{
+	unsigned i = agent->n_floors;
+
+	while (i-- > 0 && i + SIM_FLOORS >= agent->n_floors)
+		if (agent->floors[i % SIM_FLOORS].move == move)
+			return &agent->floors[i % SIM_FLOORS].attempt;
+	i = agent->n_floors++ % SIM_FLOORS;
+	agent->floors[i].move = move;
+	agent->floors[i].attempt = 0;
+	return &agent->floors[i].attempt;
+}
+
+/* As in agent/amove.c: it was begun before and no row is left of it, so nothing of it is here. */
+static void say_gone(struct sim_agent *agent, unsigned row, const Drover__MoveOrder *order)
+{
+	struct move_record rec = {.phase = DROVER__MOVE_PHASE__PHASE_GONE};
+	struct sim_machine *mc = machine_new(agent, row);
+
+	drover__move_stats__init(&rec.stats);
+	agent->rows[row].used = true;
+	mc->m = move_restore(&mc->env, order, &rec);
+	if (mc->m == NULL)
+		abort();
+	sim_trace(agent->host->sim, "%s: its part of move %llu/%u is over already", agent->host->name,
+		  (unsigned long long)order->move, order->attempt);
+	sim_agent_dirty(agent);
+}
+
 static void order_new(struct sim_agent *agent, const Drover__MoveOrder *order)
 {
 	int vm = sim_vm_index(order->vm);
-	uint64_t number = order->move << 8 | order->attempt;
+	uint32_t *floor = floor_of(agent, order->move);
 	unsigned row = 0;
 	struct sim_machine *mc;
 	struct dr_error err = DR_ERROR_INIT;
 
-	if (vm < 0 || number <= agent->floor_attempt[vm] || move_order_check(order, &err) < 0) {
+	if (vm < 0 || order->attempt < *floor || move_order_check(order, &err) < 0) {
 		if (err.code != DR_OK)
 			sim_broken(agent->host->sim, "bad order: %s", err.text);
 		return;
 	}
-	if (order->decision != DROVER__MOVE_DECISION__DECISION_NONE &&
-	    order->role == DROVER__MOVE_ROLE__MOVE_SRC && !agent->vms[vm].here)
-		return;
 	while (row < SIM_MACHINES && agent->rows[row].used)
 		row++;
 	if (row == SIM_MACHINES)
 		abort();
-	agent->floor_attempt[vm] = number;
+	if (order->attempt == *floor) {
+		say_gone(agent, row, order);
+		return;
+	}
+	*floor = order->attempt;
 	mc = machine_new(agent, row);
 	agent->rows[row].used = true;
 	mc->m = move_new(&mc->env, order);
@@ -368,10 +398,27 @@ static bool named(const Drover__AgentOrders *orders, const Drover__MoveOrder *ow
 	return false;
 }
 
+bool sim_agent_incarnation(struct sim_agent *agent, uint64_t incarnation)
+{
+	uint64_t was = agent->cluster_incarnation;
+
+	if (incarnation <= was)
+		return incarnation == was || (incarnation == 0 && was <= 1);
+	agent->cluster_incarnation = incarnation;
+	if (was != 0) {
+		agent->floor_term = agent->floor_incarnation = agent->lease.term = 0;
+		memset(agent->obeyed, 0, sizeof(agent->obeyed));
+	}
+	return true;
+}
+
 void sim_agent_orders(struct sim_agent *agent, const Drover__AgentOrders *orders)
 {
 	struct move_event lost = {.type = MOVE_EV_ORDER_LOST};
 
+	if (agent->host->sim->cluster != NULL && orders->cluster_incarnation != agent->cluster_incarnation &&
+	    (orders->cluster_incarnation != 0 || agent->cluster_incarnation > 1))
+		return; /* R18 */
 	if (orders->incarnation < agent->floor_incarnation ||
 	    (orders->incarnation == agent->floor_incarnation &&
 	     (orders->term < agent->floor_term || orders->index < agent->orders_index)))
