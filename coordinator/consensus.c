@@ -576,6 +576,23 @@ void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term)
 	*term = rio_term(&c->io);
 }
 
+/* A term is stored before it is told, but for that of a pre-vote, which is only thought of. Entries that are
+ * acknowledged but not committed may be taken back. */
+bool consensus_shown(const struct consensus *c, uint64_t from, const Drover__RaftRpc *rpc,
+		     struct logdb_seen *shown)
+{
+	*shown = (struct logdb_seen){.member = from, .term = rpc->term};
+	if (rpc->type == RAFT_IO_REQUEST_VOTE)
+		return !rpc->pre_vote;
+	if (rpc->type == RAFT_IO_APPEND_ENTRIES)
+		return true;
+	if (rpc->type != RAFT_IO_APPEND_ENTRIES_RESULT || rpc->rejected != 0 || !consensus_leads(c))
+		return false;
+	shown->index =
+		rpc->last_log_index < c->raft.commit_index ? rpc->last_log_index : c->raft.commit_index;
+	return true;
+}
+
 /* libraft has no call for it; its log is part of its public struct. */
 static raft_term last_entry_term(const struct raft_log *log)
 {

@@ -108,6 +108,10 @@ int consensus_remove(struct consensus *c, uint64_t id, struct dr_error *err);
 void consensus_mute(struct consensus *c, bool mute);
 /* How far this member is for certain: committed and stored here; and its term. */
 void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term);
+/* What another member has stored for certain, as its message shows that was received here just now. False:
+ * nothing. */
+bool consensus_shown(const struct consensus *c, uint64_t from, const Drover__RaftRpc *rpc,
+		     struct logdb_seen *shown);
 /* The newest entry of this member's log, committed or not. */
 void consensus_last(struct consensus *c, uint64_t *index, uint64_t *term);
 /* Keeps what was seen of another member beside the log, with the next write. */

@@ -111,6 +111,16 @@ void peers_vouched(struct server *s)
 	log_info("the other members know of nothing that this log has lost: it votes");
 }
 
+static void raft_in(struct server *s, uint64_t from, const Drover__RaftRpc *rpc)
+{
+	struct logdb_seen shown;
+
+	consensus_receive(s->consensus, from, rpc);
+	/* One that is mute is being told what it has lost: that it has it again proves nothing against it. */
+	if (!s->stopping && peers_find(s, from)->vouched && consensus_shown(s->consensus, from, rpc, &shown))
+		vouch_hint(&s->vouch, &shown);
+}
+
 static void vouch_in(struct server *s, const Drover__PeerStatus *st, uint64_t from)
 {
 	struct logdb_seen theirs = {.member = from, .index = st->mark_index, .term = st->mark_term};
@@ -173,6 +183,7 @@ static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t f
 	p->nodeid = nodeid;
 	p->index = st->index;
 	p->leaving = st->leaving;
+	p->vouched = !st->muted;
 	p->last_index = st->last_index;
 	p->last_term = st->last_term;
 	p->digest_index = st->index;
@@ -218,7 +229,7 @@ static void dispatch(struct server *s, uint32_t nodeid, const Drover__PeerMsg *m
 {
 	switch (msg->body_case) {
 	case DROVER__PEER_MSG__BODY_RAFT:
-		consensus_receive(s->consensus, msg->from, msg->raft);
+		raft_in(s, msg->from, msg->raft);
 		return;
 	case DROVER__PEER_MSG__BODY_FORWARD:
 		forward_in(s, msg->forward, msg->from);
@@ -301,6 +312,7 @@ void peers_member(void *data, uint32_t nodeid, bool joined)
 	for (unsigned i = 0; i < SERVER_PEERS_MAX; i++) {
 		if (s->peers[i].member != 0 && s->peers[i].nodeid == nodeid) {
 			s->peers[i].heard_us = 0;
+			s->peers[i].vouched = false;
 			consensus_member_lost(s->consensus, s->peers[i].member);
 			if (DR_MUTANT(left_is_removed))
 				consensus_remove(s->consensus, s->peers[i].member, NULL);
@@ -338,16 +350,20 @@ void peers_status(struct server *s)
 	own = own_digest(s, consensus_applied(s->consensus));
 	for (unsigned i = 0; i < s->vouch.n_seen; i++) {
 		drover__peer_seen__init(&seen[i]);
-		seen[i].member = s->vouch.seen[i].member;
-		seen[i].index = s->vouch.seen[i].index;
-		seen[i].term = s->vouch.seen[i].term;
+		const struct logdb_seen known = vouch_known(&s->vouch, i);
+
+		seen[i].member = known.member;
+		seen[i].index = known.index;
+		seen[i].term = known.term;
 		seen_list[i] = &seen[i];
 	}
 	st.seen = seen_list;
 	st.n_seen = s->vouch.n_seen;
 	st.muted = s->vouch.mute;
-	if (!s->vouch.mute)
+	if (!s->vouch.mute) {
 		consensus_mark(s->consensus, &st.mark_index, &st.mark_term);
+		s->told_mark = st.mark_index;
+	}
 	/* A change that is not committed may be taken back: the leader names nobody until it is. */
 	if (consensus_leads(s->consensus) && consensus_members_settled(s->consensus)) {
 		st.n_members = list_members(s, members);
@@ -371,4 +387,15 @@ void peers_status(struct server *s)
 	msg.body_case = DROVER__PEER_MSG__BODY_STATUS;
 	msg.status = &st;
 	peers_send(s, &msg);
+}
+
+void peers_mark(struct server *s)
+{
+	uint64_t index, term;
+
+	if (s->consensus == NULL || s->vouch.mute)
+		return;
+	consensus_mark(s->consensus, &index, &term);
+	if (index > s->told_mark)
+		peers_status(s);
 }

@@ -189,6 +189,7 @@ static void tick(void *data)
 		peers_status(s);
 	}
 	leader_tick(s);
+	peers_mark(s);
 	join_again(s);
 	survivor_tick(s);
 	clients_tick(s);

@@ -102,7 +102,8 @@ struct peer {
 	uint64_t digest_index;
 	uint8_t digest[32];
 	bool diverged;
-	bool leaving;	      /* its last word was a good-bye: its host is well */
+	bool vouched; /* this process of it has said that it votes: what it shows was not lost by it */
+	bool leaving; /* its last word was a good-bye: its host is well */
 	unsigned version_max; /* newest cluster version that it knows; 0: not heard yet */
 	char error[160];
 };
@@ -135,6 +136,7 @@ struct server {
 	struct logdb_identity identity;
 	struct vouch vouch;
 	uint64_t next_vouch_us;
+	uint64_t told_mark; /* the others know that this member was so far */
 	uint64_t next_join_us;
 	uint64_t next_begin_us;
 	uint64_t not_named_us; /* since when the leader does not name this member; 0: it does */
@@ -245,6 +247,8 @@ void peers_receive(void *data, uint32_t nodeid, const uint8_t *bytes, size_t siz
 void peers_member(void *data, uint32_t nodeid, bool joined);
 void peers_quorum(void *data, bool quorate);
 void peers_status(struct server *s);
+/* Says so to the others when more is stored here than they know of. */
+void peers_mark(struct server *s);
 void peers_send(struct server *s, Drover__PeerMsg *msg);
 /* So many have spoken for this member's log that it may vote, or not yet. */
 void peers_vouched(struct server *s);

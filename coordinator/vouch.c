@@ -20,6 +20,11 @@ int vouch_init(struct vouch *v, struct logdb *log, uint64_t self, struct dr_erro
 	return 0;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
 static struct logdb_seen *find(struct vouch *v, uint64_t member)
 {
 	for (unsigned i = 0; i < v->n_seen; i++)
@@ -43,9 +48,34 @@ bool vouch_note(struct vouch *v, const struct logdb_seen *seen)
 	}
 	if (seen->index <= known->index && seen->term <= known->term)
 		return false;
-	known->index = seen->index > known->index ? seen->index : known->index;
-	known->term = seen->term > known->term ? seen->term : known->term;
+	known->index = larger(known->index, seen->index);
+	known->term = larger(known->term, seen->term);
 	return true;
+}
+
+void vouch_hint(struct vouch *v, const struct logdb_seen *hint)
+{
+	struct logdb_seen *known = find(v, hint->member);
+	struct logdb_seen *h;
+
+	if (hint->member == 0 || hint->member == v->own.member)
+		return;
+	if (known == NULL) {
+		if (v->n_seen == VOUCH_MEMBERS)
+			return;
+		known = &v->seen[v->n_seen++];
+		*known = (struct logdb_seen){.member = hint->member};
+	}
+	h = &v->hint[known - v->seen];
+	h->index = larger(h->index, hint->index);
+	h->term = larger(h->term, hint->term);
+}
+
+struct logdb_seen vouch_known(const struct vouch *v, unsigned i)
+{
+	return (struct logdb_seen){.member = v->seen[i].member,
+				   .index = larger(v->seen[i].index, v->hint[i].index),
+				   .term = larger(v->seen[i].term, v->hint[i].term)};
 }
 
 static bool has_heard(const struct vouch *v, uint64_t member)

@@ -8,6 +8,9 @@
  * voters have spoken that they and itself are a majority. If one of them has seen it further
  * than its log goes, the log is not trusted: the member comes back as a new one.
  *
+ * Once a second is coarse: a damaged log may have lost less. So a member says so at once when it has stored
+ * more (at most once a tick), and what it shows by its Raft messages is remembered while this process lives.
+ *
  * Those who are needed for an election anyway are waited for, so no start is held up for good.
  */
 #ifndef DROVER_COORDINATOR_VOUCH_H
@@ -26,7 +29,9 @@ struct vouch {
 	bool mute;
 	uint64_t heard[VOUCH_MEMBERS];
 	unsigned n_heard;
-	struct logdb_seen seen[VOUCH_MEMBERS];
+	struct logdb_seen seen[VOUCH_MEMBERS]; /* kept in the log */
+	struct logdb_seen
+		hint[VOUCH_MEMBERS]; /* of the same member, by its Raft messages: newer, and in memory */
 	unsigned n_seen;
 };
 
@@ -34,6 +39,11 @@ struct vouch {
 int vouch_init(struct vouch *v, struct logdb *log, uint64_t self, struct dr_error *err);
 /* How far another member says that it is; true when that is news, to be kept in the log. */
 bool vouch_note(struct vouch *v, const struct logdb_seen *seen);
+/* What a Raft message of another member shows: terms and entries that it has stored, and that are committed.
+ */
+void vouch_hint(struct vouch *v, const struct logdb_seen *hint);
+/* The furthest that member i of seen[] is known to have been. */
+struct logdb_seen vouch_known(const struct vouch *v, unsigned i);
 /* Another member has spoken; about: what it has seen of this one, NULL: nothing. False: this log is older
  * than that, and must not be used. */
 bool vouch_heard(struct vouch *v, uint64_t from, const struct logdb_seen *about);
