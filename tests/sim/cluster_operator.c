@@ -146,9 +146,9 @@ static void note_whole(struct cluster *cl, struct coord *leader)
 		struct coord *c = &cl->coords[i];
 
 		if (c->damaged && c->rejoin == REJOIN_NOT && cl->sim->now > c->damaged_at + 6 * SIM_S &&
-		    coord_up(c) && c->server->consensus != NULL &&
+		    coord_up(c) && c->server->consensus != NULL && !c->server->vouch.mute &&
 		    role_of(leader, c->server->identity.member) == MEMBER_VOTER)
-			c->damaged = false;
+			c->damaged = false; /* while it is mute, the others may still find that it is not */
 	}
 }
 

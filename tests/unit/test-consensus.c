@@ -112,7 +112,11 @@ static void deliver(struct cluster *c, const struct packet *p)
 	for (unsigned i = 0; i < c->n; i++) {
 		struct member *m = &c->members[i];
 
-		if (m->id == msg->to && m->consensus != NULL && !m->stopped)
+		bool for_it = m->id == msg->to;
+
+		for (size_t k = 0; k < msg->n_also_to; k++)
+			for_it = for_it || m->id == msg->also_to[k];
+		if (for_it && m->consensus != NULL && !m->stopped)
 			consensus_receive(m->consensus, msg->from, msg->raft);
 	}
 	drover__peer_msg__free_unpacked(msg, NULL);
