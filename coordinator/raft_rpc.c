@@ -205,8 +205,20 @@ static int check_entry(const Drover__RaftEntry *e, struct dr_error *err)
 	}
 }
 
+#define ENTRY_ALIGN 8 /* libraft reads a member list in 64-bit words */
+
+static size_t room_of(const Drover__RaftEntry *entry)
+{
+	return (entry->data.len + ENTRY_ALIGN - 1) / ENTRY_ALIGN * ENTRY_ALIGN;
+}
+
+/* All entries in one batch: of a message whose entries it has already libraft frees the first one's batch. */
 static int unpack_entries(const Drover__RaftRpc *rpc, struct raft_append_entries *a, struct dr_error *err)
 {
+	size_t size = ENTRY_ALIGN; /* never none */
+	size_t at = 0;
+	uint8_t *batch;
+
 	a->term = rpc->term;
 	a->prev_log_index = rpc->prev_log_index;
 	a->prev_log_term = rpc->prev_log_term;
@@ -223,28 +235,28 @@ static int unpack_entries(const Drover__RaftRpc *rpc, struct raft_append_entries
 		if (ret < 0)
 			return ret;
 	}
+	for (size_t i = 0; i < rpc->n_entries; i++)
+		size += room_of(rpc->entries[i]);
 	a->entries = raft_calloc(rpc->n_entries, sizeof(*a->entries));
-	if (a->entries == NULL)
+	batch = raft_malloc(size);
+	if (a->entries == NULL || batch == NULL) {
+		raft_free(a->entries);
+		raft_free(batch);
+		a->entries = NULL;
 		return -DR_ENOMEM;
+	}
 	for (size_t i = 0; i < rpc->n_entries; i++) {
 		const Drover__RaftEntry *in = rpc->entries[i];
 		struct raft_entry *out = &a->entries[i];
 
-		/* Each entry is a batch of its own, so that libraft frees it as soon as nobody needs it. */
-		out->batch = raft_malloc(in->data.len + 1);
-		if (out->batch == NULL) {
-			for (size_t j = 0; j < i; j++)
-				raft_free(a->entries[j].batch);
-			raft_free(a->entries);
-			a->entries = NULL;
-			return -DR_ENOMEM;
-		}
+		out->batch = batch;
 		out->term = in->term;
 		out->type = (unsigned short)in->type;
-		out->buf.base = out->batch;
+		out->buf.base = batch + at;
 		out->buf.len = in->data.len;
 		if (in->data.len > 0)
-			memcpy(out->batch, in->data.data, in->data.len);
+			memcpy(batch + at, in->data.data, in->data.len);
+		at += room_of(in);
 	}
 	a->n_entries = (unsigned)rpc->n_entries;
 	return 0;

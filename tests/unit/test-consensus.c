@@ -53,6 +53,7 @@ struct cluster {
 	const char *change_node;
 	struct packet *packets, **packets_tail;
 	uint64_t packets_timer;
+	unsigned delivered;
 };
 
 static int apply(void *data, uint64_t index, const uint8_t *bytes, size_t size)
@@ -133,6 +134,10 @@ static void deliver_all(void *data)
 	for (; p != NULL; p = next) {
 		next = p->next;
 		deliver(c, p);
+		/* Every other one twice. Of entries that a member has already nothing may be left in memory:
+		 * that is for the runs with valgrind and AddressSanitizer to see. */
+		if (c->delivered++ % 2 == 0)
+			deliver(c, p);
 		free(p);
 	}
 }
