@@ -346,8 +346,12 @@ void rp_run_flows(struct flow *flows, size_t n, uint64_t until)
 		bool done = true;
 
 		for (size_t i = 0; i < n; i++) {
+			uint64_t before = flows[i].got;
+
 			rp_feed(&flows[i]);
 			drain(&flows[i]);
+			if (flows[i].got != before)
+				deadline = loop_now_us() + DEADLINE_US;
 			if (flows[i].got < until && flows[i].got < flows[i].total)
 				done = false;
 		}
