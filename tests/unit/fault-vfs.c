@@ -5,14 +5,14 @@
 #include <string.h>
 
 static struct {
-	bool armed, alone, happened;
+	bool armed, alone, happened, paused;
 	enum fault_kind kind;
 	unsigned left;
 } fault;
 
 static bool fails(enum fault_kind kind)
 {
-	if (!fault.armed || fault.kind != kind)
+	if (!fault.armed || fault.paused || fault.kind != kind)
 		return false;
 	if (fault.left > 1) {
 		fault.left--;
@@ -38,6 +38,11 @@ bool fault_disarm(void)
 {
 	fault.armed = false;
 	return fault.happened;
+}
+
+void fault_pause(bool pause)
+{
+	fault.paused = pause;
 }
 
 const char *fault_name(enum fault_kind kind)

@@ -27,6 +27,8 @@ void fault_init(void);
 void fault_arm(enum fault_kind kind, unsigned nth, bool alone);
 /* No more faults; whether one happened. */
 bool fault_disarm(void);
+/* Nothing fails and nothing is counted while it is paused: for the test's own calls. */
+void fault_pause(bool pause);
 const char *fault_name(enum fault_kind kind);
 
 #endif

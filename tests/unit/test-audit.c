@@ -372,6 +372,148 @@ static void test_side_doors(void **state)
 	assert_non_null(strstr(c->last.message, "node1"));
 }
 
+/* What is not waited for, or is of no use: remnants, other sides, attempts that are decided or unknown. */
+static void test_words_of_no_use(void **state)
+{
+	struct core *c = *state;
+	uint64_t g = core_vm(c, "vm1").generation;
+	uint64_t decided;
+	uint64_t id;
+
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, SILENT), 6); /* no audit goes on */
+	assert_int_equal(audit_end(c), 0);
+	assert_false(c->last.changed);
+	decided = moving(c);
+	assert_int_equal(core_abort(c, decided, 1, DROVER__CMD_MOVE_ABORT__OUTCOME__CANCEL), 0);
+	assert_int_equal(core_src(c, "node1", 1, decided, 1, DROVER__MOVE_PHASE__PHASE_GONE), 0);
+	assert_int_equal(core_move_create(c, "vm1", ""), 0);
+	id = c->last.object_id;
+	assert_int_equal(core_assign(c, id, "node3"), 0);
+	assert_int_equal(begin(c, UINT64_C(5) << 48 | 77), 0); /* people read its count alone */
+	assert_true(
+		db_exists(c->db, "SELECT 1 FROM event WHERE text LIKE 'incarnation 5 of the cluster%'", ""));
+	sessions(c);
+	assert_int_equal(speak(c, "node9", 1, NULL, 0, 0, SILENT), 4);
+	assert_int_equal(speak(c, "node2", 1, NULL, 0, 0, SILENT), 6);
+	/* vm1 as node2 once had it, and of the same generation: node1 speaks for it. */
+	assert_int_equal(speak(c, "node2", 2, "vm1", g, DROVER__VM_STATE__VM_RUNNING, decided,
+			       DROVER__MOVE_ROLE__MOVE_DST, DROVER__MOVE_PHASE__DST_RUNNING),
+			 0);
+	assert_string_equal(core_vm(c, "vm1").owner, "node1");
+	assert_int_not_equal(core_attempt(c, decided, 1).dst_phase, DROVER__MOVE_PHASE__DST_RUNNING);
+	/* Not its side. */
+	assert_int_equal(speak(c, "node2", 2, "vm1", g - 1, DROVER__VM_STATE__VM_RUNNING, id,
+			       DROVER__MOVE_ROLE__MOVE_DST, DROVER__MOVE_PHASE__DST_RUNNING),
+			 0);
+	assert_int_equal(core_attempt(c, id, 1).dst_phase, DROVER__MOVE_PHASE__PHASE_NONE);
+	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, 4711, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_LOADING),
+			 0);
+	assert_true(db_exists(
+		c->db, "SELECT 1 FROM event WHERE text LIKE '%that this state does not know (4711)'", ""));
+	assert_int_equal(audit_end(c), 6);
+	assert_int_equal(speak(c, "node1", 1, "vm1", g, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
+	assert_int_equal(core_move_create(c, "vm1", ""), 6); /* it has not ended */
+	assert_non_null(strstr(c->last.message, "waiting for the word of the last host"));
+	assert_int_equal(audit_end(c), 0);
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
+}
+
+/* The source gave its word, and the VM is at a third host by now: the source must quit, and the destination,
+ * which never went on, hear of no commit. */
+static void test_elsewhere_after_the_word(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+	uint64_t g = core_vm(c, "vm1").generation;
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	assert_int_equal(speak(c, "node2", 2, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_DST,
+			       DROVER__MOVE_PHASE__DST_COMPLETED),
+			 0);
+	assert_int_equal(speak(c, "node3", 3, "vm1", g + 2, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
+	assert_int_equal(audit_end(c), 0);
+	assert_string_equal(core_vm(c, "vm1").owner, "node3");
+	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
+	assert_true(core_attempt(c, id, 1).dst_gone && !core_attempt(c, id, 1).src_gone);
+}
+
+/* The new generation is where the attempt led to, but the destination says that it never went on: another
+ * way led there. */
+static void test_there_by_another_way(void **state)
+{
+	static const Drover__MovePhase phases[] = {DROVER__MOVE_PHASE__DST_ABORTING,
+						   DROVER__MOVE_PHASE__DST_PREPARED,
+						   DROVER__MOVE_PHASE__DST_RUNNING};
+
+	for (int i = 0; i < 3; i++) {
+		struct core *c = *state;
+		uint64_t id = moving(c);
+		uint64_t g = core_vm(c, "vm1").generation;
+
+		assert_int_equal(begin(c, 2), 0);
+		sessions(c);
+		assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, SILENT), 0);
+		assert_int_equal(speak(c, "node2", 2, "vm1", g + 1, DROVER__VM_STATE__VM_RUNNING, id,
+				       DROVER__MOVE_ROLE__MOVE_DST, phases[i]),
+				 0);
+		assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
+		assert_int_equal(audit_end(c), 0);
+		assert_string_equal(core_vm(c, "vm1").owner, "node2");
+		assert_int_equal(core_attempt(c, id, 1).decision,
+				 i == 2 ? DROVER__MOVE_DECISION__DECISION_COMMIT
+					: DROVER__MOVE_DECISION__DECISION_ABORT);
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* More attempts and more fenced hosts than one query brings. */
+static void test_crowd(void **state)
+{
+	struct core *c = *state;
+	char *mask[1] = {(char *)"max_moves"};
+	char name[16];
+
+	CORE_BODY(limit, set, LIMIT_SET, limit_set, Drover__LimitSet, drover__limit_set);
+	set.max_moves = 64;
+	set.mask = mask;
+	set.n_mask = 1;
+	core_done(c, &limit);
+	for (uint8_t i = 0; i < 72; i++) {
+		static const char *const names[] = {"node1", "node2", "node3"};
+		uint8_t from = i % 3;
+
+		snprintf(name, sizeof(name), "v%u", i);
+		core_vm_run(c, name, (uint8_t)(110 + i), names[from], (uint8_t)(from + 1), MIB, 0);
+		assert_int_equal(core_move_create(c, name, ""), 0);
+		assert_int_equal(core_assign(c, c->last.object_id, names[(i + 1) % 3]), 0);
+		snprintf(name, sizeof(name), "host%u", i);
+		core_node(c, name, (uint8_t)(120 + i));
+	}
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	for (uint8_t i = 0; i < 72; i++) {
+		CORE_BODY(cmd, body, NODE_FENCED, node_fenced, Drover__CmdNodeFenced,
+			  drover__cmd_node_fenced);
+		snprintf(name, sizeof(name), "host%u", i);
+		body.node = name;
+		body.proof = (char *)"operator";
+		core_done(c, &cmd);
+	}
+	for (uint8_t i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "node%u", i + 1);
+		assert_int_equal(speak(c, name, (uint8_t)(i + 1), NULL, 0, 0, SILENT), 0);
+	}
+	assert_int_equal(audit_end(c), 0);
+	assert_int_equal(db_get_u64(c->db, "SELECT count(*) FROM move_attempt WHERE decision = 2", ""), 72);
+	assert_int_equal(db_get_u64(c->db, "SELECT count(*) FROM node WHERE audited <> 1", ""), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -386,6 +528,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unknown_attempt, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_decided_and_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_side_doors, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_words_of_no_use, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_elsewhere_after_the_word, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_there_by_another_way, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_crowd, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,6 +66,7 @@ static int teardown(void **state)
 	struct world *w = *state;
 
 	lease_book_free(w->book);
+	lease_book_free(NULL);
 	drover__command__free_unpacked(w->round, NULL);
 	core_fini(&w->core);
 	free(w);
@@ -155,6 +156,144 @@ static void test_expiry(void **state)
 	assert_string_equal(w->health, "down");
 }
 
+/* A round whose commit is not heard of is given up after 5 s; a blocked host is in none. */
+static void test_round_lost(void **state)
+{
+	struct world *w = *state;
+
+	lease_request(w->book, "node1", core_bytes(1).data, 5);
+	lease_request(w->book, "node1", core_bytes(1).data, 4); /* an older one changes nothing */
+	lease_round(w->book, take, w);
+	assert_int_equal(w->round->lease_round->n_entries, 1);
+	assert_int_equal(w->round->lease_round->entries[0]->seq, 5);
+	drover__command__free_unpacked(w->round, NULL);
+	w->round = NULL;
+	lease_request(w->book, "node1", core_bytes(1).data, 6);
+	w->now += 4900000;
+	lease_round(w->book, take, w);
+	assert_null(w->round);
+	w->now += 200000;
+	lease_block(w->book, "node1", true);
+	assert_true(lease_blocked(w->book, "node1"));
+	lease_round(w->book, take, w);
+	assert_null(w->round);
+	lease_block(w->book, "node1", false);
+	assert_false(lease_blocked(w->book, "node1"));
+	assert_false(lease_blocked(w->book, "node9"));
+	lease_round(w->book, take, w);
+	assert_int_equal(w->round->lease_round->entries[0]->seq, 6);
+	/* Another start of the agent begins anew, with a lower number. */
+	lease_request(w->book, "node1", core_bytes(2).data, 1);
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w);
+	drover__command__free_unpacked(w->round, NULL);
+	w->round = NULL;
+	lease_round(w->book, take, w);
+	assert_int_equal(w->round->lease_round->entries[0]->seq, 1);
+}
+
+/* Entries that are not this book's: another number, a host that it never heard of, half an id. */
+static void test_foreign_entries(void **state)
+{
+	struct world *w = *state;
+	Drover__CmdLeaseRound round = DROVER__CMD_LEASE_ROUND__INIT;
+	Drover__LeaseEntry e = DROVER__LEASE_ENTRY__INIT;
+	Drover__LeaseEntry *list[1] = {&e};
+
+	lease_request(w->book, "node1", core_bytes(1).data, 5);
+	lease_round(w->book, take, w);
+	round.entries = list;
+	round.n_entries = 1;
+	e.node = (char *)"node9";
+	e.start_id = core_bytes(1);
+	e.seq = 5;
+	lease_committed(w->book, w->core.db, 5, &round, on_grant, w);
+	e.node = (char *)"node1";
+	e.seq = 6;
+	lease_committed(w->book, w->core.db, 5, &round, on_grant, w);
+	e.seq = 5;
+	e.start_id.len = 8;
+	lease_committed(w->book, w->core.db, 5, &round, on_grant, w);
+	assert_int_equal(w->grants, 0);
+	e.start_id.len = 16;
+	lease_committed(w->book, w->core.db, 5, &round, on_grant, w);
+	assert_int_equal(w->grants, 1);
+	/* One that has left the cluster, or lost its session, between request and commit. */
+	lease_request(w->book, "gone", core_bytes(3).data, 1);
+	lease_request(w->book, "node1", core_bytes(1).data, 7);
+	drover__command__free_unpacked(w->round, NULL);
+	w->round = NULL;
+	lease_round(w->book, take, w);
+	assert_int_equal(w->round->lease_round->n_entries, 2);
+	CORE_BODY(cmd, body, NODE_SESSION, node_session, Drover__CmdNodeSession, drover__cmd_node_session);
+	body.node = (char *)"node1";
+	body.start_id = core_bytes(1);
+	core_apply(&w->core, &cmd);
+	lease_committed(w->book, w->core.db, 5, w->round->lease_round, on_grant, w);
+	assert_int_equal(w->grants, 1);
+}
+
+/* A book has an end; whoever is in it stays. */
+static void test_many_hosts(void **state)
+{
+	struct world *w = *state;
+	char name[16];
+
+	lease_request(w->book, "node1", core_bytes(1).data, 1);
+	for (int i = 0; i < 4200; i++) {
+		snprintf(name, sizeof(name), "h%d", i);
+		lease_request(w->book, name, core_bytes(1).data, 1);
+		lease_block(w->book, name, true);
+	}
+	assert_true(lease_left_ms(w->book, "node1") > 0);
+	assert_true(lease_left_ms(w->book, "h4000") > 0);
+	assert_int_equal(lease_left_ms(w->book, "h4199"), 0);
+	assert_false(lease_blocked(w->book, "h4199"));
+}
+
+static void set_health(struct world *w, const char *health)
+{
+	CORE_BODY(cmd, body, NODE_HEALTH, node_health, Drover__CmdNodeHealth, drover__cmd_node_health);
+	body.node = (char *)"node1";
+	body.health = (char *)(uintptr_t)health;
+	assert_int_equal(core_apply(&w->core, &cmd), 0);
+}
+
+/* Back with a lease: up. A new leader's count starts full: without a session that raises nobody. */
+static void test_health_again(void **state)
+{
+	struct world *w = *state;
+
+	set_health(w, "isolated");
+	lease_health(w->book, w->core.db, take, w);
+	assert_int_equal(w->n_health, 1);
+	assert_string_equal(w->health, "up");
+	set_health(w, "down");
+	CORE_BODY(cmd, body, NODE_SESSION, node_session, Drover__CmdNodeSession, drover__cmd_node_session);
+	body.node = (char *)"node1";
+	body.start_id = core_bytes(1);
+	core_apply(&w->core, &cmd);
+	lease_health(w->book, w->core.db, take, w);
+	assert_int_equal(w->n_health, 1);
+}
+
+/* A fenced host is down, whatever is left of its lease. */
+static void test_health_fenced(void **state)
+{
+	struct world *w = *state;
+
+	CORE_BODY(cmd, body, NODE_FENCED, node_fenced, Drover__CmdNodeFenced, drover__cmd_node_fenced);
+	body.node = (char *)"node1";
+	body.proof = (char *)"operator";
+	assert_int_equal(core_apply(&w->core, &cmd), 0);
+	set_health(w, "isolated");
+	assert_true(lease_left_ms(w->book, "node1") == 0); /* never heard of */
+	lease_request(w->book, "node1", core_bytes(1).data, 1);
+	assert_true(lease_left_ms(w->book, "node1") > 0);
+	lease_health(w->book, w->core.db, take, w);
+	assert_int_equal(w->n_health, 1);
+	assert_string_equal(w->health, "down");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -163,6 +302,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_fencing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expiry, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_round_lost, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_foreign_entries, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many_hosts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_health_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_health_fenced, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
