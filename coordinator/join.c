@@ -26,6 +26,9 @@ struct join {
 	struct server *server;
 	struct conn *client; /* who asked; NULL when gone */
 	uint8_t request_id[SERVER_REQUEST_ID];
+	/* Of what the member is asked. Not the client's: repeated after a new start here it is for another
+	 * member id, and must not be answered with what was decided about the first. */
+	uint8_t ask_id[SERVER_REQUEST_ID];
 	struct conn *member;
 	uint64_t id;
 	char token[128];
@@ -161,7 +164,7 @@ static void member_on_open(struct conn *conn, void *data)
 	join.token = j->token;
 	join.corosync_id = j->server->corosync != NULL ? corosync_nodeid(j->server->corosync) : 0;
 	join.version = APPLY_VERSION;
-	request.id.data = j->request_id;
+	request.id.data = j->ask_id;
 	request.id.len = SERVER_REQUEST_ID;
 	request.timeout_ms = SERVER_TIMEOUT_MS;
 	request.verb_case = DROVER__REQUEST__VERB_JOIN_REQUEST;
@@ -250,6 +253,7 @@ void join_begin(struct server *s, const Drover__Request *request, struct conn *c
 	j->client = conn;
 	j->id = server_random_id(s);
 	memcpy(j->request_id, request->id.data, SERVER_REQUEST_ID);
+	env_random(s->env, j->ask_id, sizeof(j->ask_id));
 	snprintf(j->token, sizeof(j->token), "%s", request->cluster_join->token);
 	snprintf(address, sizeof(address), strrchr(request->cluster_join->address, ':') ? "%s" : "%s:7420",
 		 request->cluster_join->address);

@@ -107,6 +107,10 @@ static void step(struct cluster *cl, struct coord *leader, struct coord *c)
 		remove_old(cl, leader, c);
 		return;
 	case REJOIN_OUT:
+		if (c->version < cl->shadow.version) { /* as it was told: "upgrade it first" */
+			c->wanted_version = cl->shadow.version;
+			coord_kill(c);
+		}
 		start_fresh(c);
 		if (coord_up(c) && c->server->consensus == NULL && cl->clients[CLIENTS - 1].open == NULL)
 			ask_token(cl, leader, c);
