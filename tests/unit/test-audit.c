@@ -506,7 +506,7 @@ static void test_crowd(void **state)
 		core_done(c, &cmd);
 	}
 	for (uint8_t i = 0; i < 3; i++) {
-		snprintf(name, sizeof(name), "node%u", i + 1);
+		snprintf(name, sizeof(name), "node%d", i + 1);
 		assert_int_equal(speak(c, name, (uint8_t)(i + 1), NULL, 0, 0, SILENT), 0);
 	}
 	assert_int_equal(audit_end(c), 0);
