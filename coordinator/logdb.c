@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <openssl/sha.h>
 #include <sqlite3.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/mutant.h"
+#include "coordinator/logdb_private.h"
 
 _Static_assert(LOGDB_CHAIN == SHA256_DIGEST_LENGTH, "the chain is SHA-256");
 
@@ -47,8 +47,7 @@ static const char *const statements[ST_COUNT] = {
 		"data = excluded.data, hash = excluded.hash",
 	[ST_SNAPSHOT_GET] = "SELECT idx, term, conf_index, conf, data, hash FROM snapshot",
 	[ST_SEEN_PUT] = "INSERT INTO seen(member, idx, term) VALUES(?1, ?2, ?3) "
-			"ON CONFLICT(member) DO UPDATE SET idx = max(idx, excluded.idx), "
-			"term = max(term, excluded.term)",
+			"ON CONFLICT(member) DO UPDATE SET idx = excluded.idx, term = excluded.term",
 	[ST_SEEN_GET] = "SELECT member, idx, term FROM seen ORDER BY member",
 };
 
@@ -135,7 +134,7 @@ static int run(struct logdb *log, enum statement st, struct dr_error *err, const
 	return ret;
 }
 
-static int meta_get(struct logdb *log, const char *key, void *value, size_t size, struct dr_error *err)
+int logdb_meta_get(struct logdb *log, const char *key, void *value, size_t size, struct dr_error *err)
 {
 	sqlite3_stmt *st = log->stmt[ST_META_GET];
 	int found = 0;
@@ -159,7 +158,7 @@ static int meta_get(struct logdb *log, const char *key, void *value, size_t size
 	return found;
 }
 
-static int meta_set(struct logdb *log, const char *key, const void *value, size_t size, struct dr_error *err)
+int logdb_meta_set(struct logdb *log, const char *key, const void *value, size_t size, struct dr_error *err)
 {
 	sqlite3_stmt *st = log->stmt[ST_META_SET];
 
@@ -186,7 +185,7 @@ static void chain_next(const uint8_t before[LOGDB_CHAIN], const struct logdb_ent
 static int chain_base(struct logdb *log, uint64_t *index, uint8_t chain[LOGDB_CHAIN], struct dr_error *err)
 {
 	struct mark base = {.index = 0};
-	int ret = meta_get(log, "base", &base, sizeof(base), err);
+	int ret = logdb_meta_get(log, "base", &base, sizeof(base), err);
 
 	if (ret < 0)
 		return ret;
@@ -200,7 +199,7 @@ static int base_set(struct logdb *log, uint64_t index, const uint8_t chain[LOGDB
 	struct mark base = {.index = htobe64(index)};
 
 	memcpy(base.chain, chain, LOGDB_CHAIN);
-	return meta_set(log, "base", &base, sizeof(base), err);
+	return logdb_meta_set(log, "base", &base, sizeof(base), err);
 }
 
 static int mark_write(struct logdb *log, bool sync, struct dr_error *err)
@@ -432,100 +431,19 @@ void logdb_close(struct logdb *log)
 	free(log);
 }
 
-int logdb_identity_get(struct logdb *log, struct logdb_identity *id, struct dr_error *err)
+/* A changed bit in what was seen of a member would take that member's vote: with the term goes a checksum of
+ * the row. */
+#define SEEN_CHECK 0xfffffu
+
+static uint64_t seen_stored(const struct logdb_seen *seen)
 {
-	uint64_t member = 0;
-	uint64_t standalone = 0;
-	uint64_t incarnation = htobe64(1);
-	uint64_t replaces = 0;
-
-	memset(id, 0, sizeof(*id));
-	if (meta_get(log, "member", &member, sizeof(member), err) < 0 ||
-	    meta_get(log, "standalone", &standalone, sizeof(standalone), err) < 0 ||
-	    meta_get(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err) < 0 ||
-	    meta_get(log, "incarnation", &incarnation, sizeof(incarnation), err) < 0 ||
-	    meta_get(log, "replaces", &replaces, sizeof(replaces), err) < 0)
-		return -(int)err->code;
-	id->member = be64toh(member);
-	id->incarnation = be64toh(incarnation);
-	id->replaces = be64toh(replaces);
-	id->standalone = standalone != 0;
-	return 0;
-}
-
-int logdb_identity_put(struct logdb *log, const struct logdb_identity *id, struct dr_error *err)
-{
-	const uint64_t member = htobe64(id->member);
-	const uint64_t standalone = htobe64((uint64_t)id->standalone);
-	const uint64_t incarnation = htobe64(id->incarnation);
-	const uint64_t replaces = htobe64(id->replaces);
-	int ret = meta_set(log, "member", &member, sizeof(member), err);
-
-	if (ret == 0)
-		ret = meta_set(log, "standalone", &standalone, sizeof(standalone), err);
-	if (ret == 0)
-		ret = meta_set(log, "cluster", id->cluster_uuid, sizeof(id->cluster_uuid), err);
-	if (ret == 0)
-		ret = meta_set(log, "incarnation", &incarnation, sizeof(incarnation), err);
-	if (ret == 0)
-		ret = meta_set(log, "replaces", &replaces, sizeof(replaces), err);
-	return ret;
-}
-
-int logdb_identity_set(struct logdb *log, const struct logdb_identity *id, struct dr_error *err)
-{
-	int ret = logdb_begin(log, err);
-
-	if (ret < 0)
-		return ret;
-	ret = logdb_identity_put(log, id, err);
-	if (ret < 0) {
-		logdb_rollback(log);
-		return ret;
-	}
-	return logdb_commit(log, err);
-}
-
-/* Term and vote: a changed bit in them is a second vote in one term (SAFETY R15). */
-struct ballot {
-	uint64_t term, vote; /* big endian */
+	const uint64_t fields[3] = {htobe64(seen->member), htobe64(seen->index), htobe64(seen->term)};
 	uint8_t hash[LOGDB_CHAIN];
-};
+	uint32_t check;
 
-static void ballot_hash(const struct ballot *b, uint8_t hash[LOGDB_CHAIN])
-{
-	SHA256((const uint8_t *)b, offsetof(struct ballot, hash), hash);
-}
-
-int logdb_vote_get(struct logdb *log, uint64_t *term, uint64_t *vote, struct dr_error *err)
-{
-	struct ballot b = {.term = 0};
-	uint8_t hash[LOGDB_CHAIN];
-	int ret = meta_get(log, "ballot", &b, sizeof(b), err);
-
-	if (ret == 1) {
-		ballot_hash(&b, hash);
-		if (memcmp(hash, b.hash, sizeof(hash)) != 0)
-			return dr_error_set(err, DR_ECORRUPT, "log.db: term and vote fail their checksum");
-	} else if (ret == 0) { /* a log of before they had one */
-		ret = meta_get(log, "vote", &b, offsetof(struct ballot, hash), err);
-	}
-	if (ret < 0)
-		return ret;
-	if (ret == 0 && log->last != 0)
-		return dr_error_set(err, DR_ECORRUPT, "log.db: term and vote are missing");
-	*term = be64toh(b.term);
-	*vote = be64toh(b.vote);
-	return 0;
-}
-
-int logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_error *err)
-{
-	struct ballot b = {.term = htobe64(term), .vote = htobe64(vote)};
-
-	ballot_hash(&b, b.hash);
-	/* Outside a transaction each statement is one of its own, durable when it returns. */
-	return meta_set(log, "ballot", &b, sizeof(b), err);
+	SHA256((const uint8_t *)fields, sizeof(fields), hash);
+	memcpy(&check, hash, sizeof(check));
+	return seen->term * (SEEN_CHECK + 1) + (be32toh(check) & SEEN_CHECK);
 }
 
 int logdb_seen_put(struct logdb *log, const struct logdb_seen *seen, struct dr_error *err)
@@ -534,7 +452,7 @@ int logdb_seen_put(struct logdb *log, const struct logdb_seen *seen, struct dr_e
 
 	sqlite3_bind_int64(st, 1, (sqlite3_int64)seen->member);
 	sqlite3_bind_int64(st, 2, (sqlite3_int64)seen->index);
-	sqlite3_bind_int64(st, 3, (sqlite3_int64)seen->term);
+	sqlite3_bind_int64(st, 3, (sqlite3_int64)seen_stored(seen));
 	return run(log, ST_SEEN_PUT, err, "write what was seen of a member");
 }
 
@@ -545,10 +463,13 @@ int logdb_seen_get(struct logdb *log, struct logdb_seen *seen, unsigned max, str
 	int rc = SQLITE_DONE;
 
 	while (n < max && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-		seen[n].member = (uint64_t)sqlite3_column_int64(st, 0);
-		seen[n].index = (uint64_t)sqlite3_column_int64(st, 1);
-		seen[n].term = (uint64_t)sqlite3_column_int64(st, 2);
-		n++;
+		uint64_t stored = (uint64_t)sqlite3_column_int64(st, 2);
+
+		seen[n] = (struct logdb_seen){.member = (uint64_t)sqlite3_column_int64(st, 0),
+					      .index = (uint64_t)sqlite3_column_int64(st, 1),
+					      .term = stored / (SEEN_CHECK + 1)};
+		if (seen_stored(&seen[n]) == stored)
+			n++;
 	}
 	if (n < max && rc != SQLITE_DONE) {
 		sql_error(log, err, "read what was seen of members");

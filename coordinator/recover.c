@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <openssl/sha.h>
 #include <raft.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,10 +39,34 @@ static int sync_dir(const char *dir, struct dr_error *err)
 	return 0;
 }
 
+/* A changed digit in that file would be another incarnation, which all others give way to (SAFETY R18). */
+#define CHECK "check "
+
+static uint64_t check_of(const char *text, size_t size)
+{
+	uint8_t hash[SHA256_DIGEST_LENGTH];
+	uint64_t check = 0;
+
+	SHA256((const uint8_t *)text, size, hash);
+	for (size_t i = 0; i < sizeof(check); i++)
+		check = check << 8 | hash[i];
+	return check;
+}
+
+static bool check_fits(const char *text)
+{
+	const char *at = strstr(text, "\n" CHECK);
+	uint64_t check;
+
+	return at != NULL && sscanf(at + 1, CHECK "%16" SCNx64, &check) == 1 &&
+	       check == check_of(text, (size_t)(at + 1 - text));
+}
+
 int recover_identity_write(const char *dir, const struct logdb_identity *id, struct dr_error *err)
 {
 	char path[PATH_TEXT], fresh[PATH_TEXT], text[256];
 	char uuid[2 * LOGDB_UUID + 1];
+	size_t size;
 	int ret;
 
 	for (size_t i = 0; i < LOGDB_UUID; i++)
@@ -51,6 +76,8 @@ int recover_identity_write(const char *dir, const struct logdb_identity *id, str
 	snprintf(text, sizeof(text),
 		 "member %" PRIu64 "\nincarnation %" PRIu64 "\nstandalone %d\ncluster %s\n", id->member,
 		 id->incarnation, id->standalone ? 1 : 0, uuid);
+	size = strlen(text);
+	snprintf(text + size, sizeof(text) - size, CHECK "%016" PRIx64 "\n", check_of(text, size));
 	ret = write_durably(fresh, text, err);
 	if (ret < 0)
 		return ret;
@@ -76,7 +103,8 @@ int recover_identity_read(const char *dir, struct logdb_identity *id, struct dr_
 	if (n < 0)
 		return dr_error_errno(err, DR_EIO, errno, "%s", path);
 	memset(id, 0, sizeof(*id));
-	if (sscanf(text, "member %" SCNu64 " incarnation %" SCNu64 " standalone %d cluster %32[0-9a-f]",
+	if (!check_fits(text) ||
+	    sscanf(text, "member %" SCNu64 " incarnation %" SCNu64 " standalone %d cluster %32[0-9a-f]",
 		   &id->member, &id->incarnation, &standalone, uuid) != 4 ||
 	    strlen(uuid) != 2 * LOGDB_UUID || id->member == 0)
 		return dr_error_set(err, DR_ECORRUPT, "%s: does not say which member this is", path);

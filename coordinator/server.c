@@ -416,14 +416,21 @@ static int read_log(struct server *s, struct dr_error *err)
 	struct logdb_snapshot snapshot;
 	struct logdb_identity kept;
 	uint64_t term, vote;
-	int ret;
+	int ret, named = 0;
 
 	s->log = logdb_open(s->conf.data_dir, err);
 	if (s->log == NULL)
 		return -(int)err->code;
 	ret = logdb_identity_get(s->log, &s->identity, err);
-	/* No checksum covers that row: a flipped bit has made a member of a cluster a standalone one. */
-	if (ret == 0 && s->identity.member != 0 && recover_identity_read(s->conf.data_dir, &kept, err) == 1 &&
+	if (ret == 0 && s->identity.member != 0)
+		named = recover_identity_read(s->conf.data_dir, &kept, err);
+	if (named == -DR_ECORRUPT) { /* the log has a checksum of its own */
+		*err = (struct dr_error)DR_ERROR_INIT;
+		ret = recover_identity_write(s->conf.data_dir, &s->identity, err);
+	} else if (named < 0) {
+		ret = named;
+	}
+	if (ret == 0 && named == 1 &&
 	    (kept.member != s->identity.member || kept.standalone != s->identity.standalone ||
 	     memcmp(kept.cluster_uuid, s->identity.cluster_uuid, LOGDB_UUID) != 0))
 		ret = dr_error_set(err, DR_ECORRUPT, "log.db: it names another member than %s/member",

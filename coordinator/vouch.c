@@ -33,7 +33,7 @@ static struct logdb_seen *find(struct vouch *v, uint64_t member)
 	return NULL;
 }
 
-bool vouch_note(struct vouch *v, const struct logdb_seen *seen)
+bool vouch_note(struct vouch *v, struct logdb_seen *seen)
 {
 	struct logdb_seen *known = find(v, seen->member);
 
@@ -50,6 +50,7 @@ bool vouch_note(struct vouch *v, const struct logdb_seen *seen)
 		return false;
 	known->index = larger(known->index, seen->index);
 	known->term = larger(known->term, seen->term);
+	*seen = *known;
 	return true;
 }
 

@@ -37,8 +37,8 @@ struct vouch {
 
 /* Reads what is needed from the log of member `self`, before anything is appended to it. */
 int vouch_init(struct vouch *v, struct logdb *log, uint64_t self, struct dr_error *err);
-/* How far another member says that it is; true when that is news, to be kept in the log. */
-bool vouch_note(struct vouch *v, const struct logdb_seen *seen);
+/* How far another member says that it is; true when that is news: *seen is then to be kept in the log. */
+bool vouch_note(struct vouch *v, struct logdb_seen *seen);
 /* What a Raft message of another member shows: terms and entries that it has stored, and that are committed.
  */
 void vouch_hint(struct vouch *v, const struct logdb_seen *hint);

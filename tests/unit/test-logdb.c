@@ -245,6 +245,58 @@ static void test_changed_vote_is_refused(void **state)
 	logdb_close(log);
 }
 
+/* Another incarnation is what all other members give way to. */
+static void test_changed_identity_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb_identity id = {.member = 7, .incarnation = 3, .cluster_uuid = {9}, .replaces = 6}, back;
+	struct logdb *log = logdb_open(f->dir, &err);
+
+	assert_int_equal(logdb_identity_set(log, &id, &err), 0);
+	assert_int_equal(logdb_identity_get(log, &back, &err), 0);
+	assert_memory_equal(&back, &id, sizeof(id));
+	logdb_close(log);
+	edit(f->dir,
+	     "UPDATE meta SET value = CAST(substr(value, 1, 23) || x'0b' || substr(value, 25) AS BLOB) "
+	     "WHERE key = 'who'");
+	log = logdb_open(f->dir, &err);
+	assert_int_equal(logdb_identity_get(log, &back, &err), -DR_ECORRUPT);
+	logdb_close(log);
+}
+
+static void test_changed_column_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+
+	logdb_close(logdb_open(f->dir, &err));
+	edit(f->dir,
+	     "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = replace(sql, 'member', 'mumber') "
+	     "WHERE name = 'seen'");
+	assert_null(logdb_open(f->dir, &err));
+	assert_int_equal(err.code, DR_ECORRUPT);
+}
+
+/* It would take another member's vote: what does not fit is not known. */
+static void test_changed_word_about_a_member_is_left_out(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	const struct logdb_seen known = {.member = 5, .index = 40, .term = 3};
+	struct logdb_seen seen[4];
+	struct logdb *log = logdb_open(f->dir, &err);
+
+	assert_int_equal(logdb_seen_put(log, &known, &err), 0);
+	assert_int_equal(logdb_seen_get(log, seen, 4, &err), 1);
+	assert_memory_equal(&seen[0], &known, sizeof(known));
+	logdb_close(log);
+	edit(f->dir, "UPDATE seen SET idx = 104");
+	log = logdb_open(f->dir, &err);
+	assert_int_equal(logdb_seen_get(log, seen, 4, &err), 0);
+	logdb_close(log);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -253,6 +305,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_wal_bit_flip_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_entry_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_vote_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changed_identity_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changed_column_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changed_word_about_a_member_is_left_out, setup,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,6 +112,7 @@ static void test_kept(void **state)
 	struct dr_error err = DR_ERROR_INIT;
 	struct logdb *log = log_of(*state, 3);
 	struct logdb_seen seen = {.member = 2, .index = 7, .term = 3};
+	struct logdb_seen hint = {.member = 2, .term = 2};
 	struct vouch v;
 
 	assert_int_equal(vouch_init(&v, log, 1, &err), 0);
@@ -120,12 +121,24 @@ static void test_kept(void **state)
 	assert_int_equal(logdb_seen_put(log, &seen, &err), 0);
 	seen.index = 5; /* never backwards */
 	assert_false(vouch_note(&v, &seen));
+	seen.term = 4;
+	assert_true(vouch_note(&v, &seen));
+	assert_int_equal(seen.index, 7);
 	assert_int_equal(logdb_seen_put(log, &seen, &err), 0);
 	logdb_close(log);
 	log = log_of(*state, 3);
 	assert_int_equal(vouch_init(&v, log, 1, &err), 0);
 	assert_int_equal(v.n_seen, 1);
 	assert_int_equal(v.seen[0].index, 7);
+	assert_int_equal(v.seen[0].term, 4);
+	hint.index = 9; /* shown by a Raft message: told to others, not kept */
+	vouch_hint(&v, &hint);
+	assert_false(vouch_note(&v, &seen));
+	assert_int_equal(vouch_known(&v, 0).index, 9);
+	assert_int_equal(vouch_known(&v, 0).term, 4);
+	hint.member = 1; /* itself */
+	vouch_hint(&v, &hint);
+	assert_int_equal(v.n_seen, 1);
 	logdb_close(log);
 }
 
@@ -155,6 +168,27 @@ static void test_distrusted(void **state)
 	logdb_close(log);
 }
 
+/* A changed digit in it would be another incarnation. */
+static void test_changed_member_file(void **state)
+{
+	struct dir *d = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb_identity id = {.member = 77, .incarnation = 1, .cluster_uuid = {1, 2}}, back;
+	char path[128], text[256] = "";
+	FILE *f;
+
+	assert_int_equal(recover_identity_write(d->path, &id, &err), 0);
+	snprintf(path, sizeof(path), "%s/member", d->path);
+	f = fopen(path, "r+");
+	assert_non_null(f);
+	assert_true(fread(text, 1, sizeof(text) - 1, f) > 0);
+	strstr(text, "incarnation 1")[12] ^= 8;
+	rewind(f);
+	fputs(text, f);
+	fclose(f);
+	assert_int_equal(recover_identity_read(d->path, &back, &err), -DR_ECORRUPT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -162,6 +196,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_old_copy, dir_make, dir_remove),
 		cmocka_unit_test_setup_teardown(test_kept, dir_make, dir_remove),
 		cmocka_unit_test_setup_teardown(test_distrusted, dir_make, dir_remove),
+		cmocka_unit_test_setup_teardown(test_changed_member_file, dir_make, dir_remove),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
