@@ -469,6 +469,275 @@ static void test_many(void **state)
 	assert_int_equal(rows_slots(w->core.db, "node2"), 40);
 }
 
+/* ---------------------------------------------------------------- how long an attempt may take */
+
+/* vm1 to node2, that far. */
+static uint64_t at(struct world *w, Drover__MovePhase src, Drover__MovePhase dst)
+{
+	uint64_t id = create(w, "vm1");
+
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ASSIGN), 1);
+	if (src != 0)
+		assert_int_equal(core_src(&w->core, "node1", 1, id, 1, src), 0);
+	if (dst != 0)
+		assert_int_equal(core_dst(&w->core, "node2", 2, id, 1, dst), 0);
+	return id;
+}
+
+/* Undecided for that many seconds, aborted with the next ones; why. */
+static void aborted_after(struct world *w, uint64_t id, unsigned n, const char *why)
+{
+	seconds(w, n - 1);
+	assert_int_equal(core_attempt(&w->core, id, 1).decision, DROVER__MOVE_DECISION__DECISION_NONE);
+	seconds(w, 3);
+	assert_int_equal(core_attempt(&w->core, id, 1).decision, DROVER__MOVE_DECISION__DECISION_ABORT);
+	if (strstr(core_move(&w->core, id).error, why) == NULL)
+		fail_msg("'%s' says nothing of '%s'", core_move(&w->core, id).error, why);
+}
+
+static void test_lost_hosts(void **state)
+{
+	struct world *w = *state;
+	uint64_t id = at(w, DROVER__MOVE_PHASE__SRC_COPYING, DROVER__MOVE_PHASE__DST_LOADING);
+
+	lose_session(w, "node2", 2);
+	seconds(w, 15);
+	core_node(&w->core, "node2", 2); /* back in time: it counts anew */
+	seconds(w, 15);
+	lose_session(w, "node2", 2);
+	aborted_after(w, id, 20, "the agent of node2 is lost");
+}
+
+static void test_lost_source(void **state)
+{
+	struct world *w = *state;
+	uint64_t id = at(w, DROVER__MOVE_PHASE__SRC_COPYING, DROVER__MOVE_PHASE__DST_LOADING);
+
+	lose_session(w, "node1", 1);
+	aborted_after(w, id, 60, "the agent of node1 is lost");
+	/* It does not come to clean up: the move ends; its slots stay taken (R21). */
+	seconds(w, 55);
+	assert_string_equal(core_move(&w->core, id).state, "cancelling");
+	seconds(w, 8);
+	assert_string_equal(core_move(&w->core, id).state, "failed");
+	assert_non_null(strstr(core_move(&w->core, id).error, "(and node1 has not cleaned up)"));
+	assert_int_equal(rows_slots(w->core.db, "node1"), 1);
+}
+
+static void test_preparation(void **state)
+{
+	struct world *w = *state;
+	uint64_t id = at(w, 0, 0);
+
+	aborted_after(w, id, 90, "could not be prepared within 90 s");
+	/* The source is connected, and does not clean up: it has 5 minutes. */
+	seconds(w, 290);
+	assert_string_equal(core_move(&w->core, id).state, "cancelling");
+	seconds(w, 12);
+	assert_string_equal(core_move(&w->core, id).state, "failed");
+}
+
+static void test_switching(void **state)
+{
+	struct world *w = *state;
+	uint64_t id = at(w, DROVER__MOVE_PHASE__SRC_COPYING, DROVER__MOVE_PHASE__DST_LOADING);
+
+	assert_int_equal(core_move_fact_full(&w->core, "node1", 1, id, 1, DROVER__MOVE_ROLE__MOVE_SRC,
+					     DROVER__MOVE_PHASE__SRC_COPYING, "", 1),
+			 0);
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_SWITCH), 1);
+	assert_int_equal(core_src(&w->core, "node1", 1, id, 1, DROVER__MOVE_PHASE__SRC_SWITCHING), 0);
+	assert_string_equal(core_move(&w->core, id).state, "switching");
+	aborted_after(w, id, 60, "the switch-over did not end within 60 s");
+}
+
+/* R29: the source's word is there, the destination's does not come: 3 times the blackout limit, at least 1 s.
+ */
+static void test_silence(void **state)
+{
+	static const struct {
+		uint64_t vm_ms;
+		unsigned tenths;
+	} rows[] = {{0, 10}, {200, 10}, {1000, 30}};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct world *w = *state;
+		Drover__VmSpec spec = DROVER__VM_SPEC__INIT;
+		char *mask[1] = {(char *)"blackout_ms"};
+		uint64_t id = at(w, DROVER__MOVE_PHASE__SRC_RELEASED, DROVER__MOVE_PHASE__DST_LOADING);
+
+		CORE_BODY(cmd, body, VM_SET, vm_set, Drover__VmSet, drover__vm_set);
+		body.vm = (char *)"vm1";
+		body.spec = &spec;
+		body.mask = mask;
+		body.n_mask = 1;
+		spec.blackout_ms = rows[i].vm_ms;
+		assert_int_equal(core_apply(&w->core, &cmd), 0);
+		for (unsigned k = 0; k < rows[i].tenths; k++) {
+			assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ABORT), 0);
+			w->now += SECOND / 10;
+		}
+		assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ABORT), 1);
+		assert_non_null(strstr(core_move(&w->core, id).error, "node2 has not confirmed"));
+		assert_int_equal(teardown(state), 0);
+		assert_int_equal(setup(state), 0);
+	}
+}
+
+/* The first error names its host; one that is fatal ends the move, unless the VM is off by now: then it goes
+ * on offline. */
+static void test_errors(void **state)
+{
+	struct world *w = *state;
+	uint64_t id = at(w, DROVER__MOVE_PHASE__SRC_COPYING, DROVER__MOVE_PHASE__DST_LOADING);
+
+	assert_int_equal(core_move_fact_full(&w->core, "node1", 1, id, 1, DROVER__MOVE_ROLE__MOVE_SRC,
+					     DROVER__MOVE_PHASE__SRC_COPYING, "its QEMU ended", 0),
+			 0);
+	assert_int_equal(core_move_fact_full(&w->core, "node2", 2, id, 1, DROVER__MOVE_ROLE__MOVE_DST,
+					     DROVER__MOVE_PHASE__DST_LOADING, "no stream", 0),
+			 0);
+	db_begin(w->core.db);
+	db_exec(w->core.db, "UPDATE move_attempt SET error_fatal = 1", "");
+	assert_int_equal(db_commit(w->core.db), 0);
+	assert_int_equal(core_vm_fact(&w->core, "node1", 1, "vm1", core_vm(&w->core, "vm1").generation,
+				      DROVER__VM_STATE__VM_FAILED),
+			 0);
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ABORT), 1);
+	assert_string_equal(core_move(&w->core, id).error, "node1: its QEMU ended");
+	assert_int_equal(core_attempt(&w->core, id, 1).outcome, DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY);
+	assert_int_equal(teardown(state), 0);
+	assert_int_equal(setup(state), 0);
+	w = *state;
+	id = at(w, DROVER__MOVE_PHASE__SRC_COPYING, DROVER__MOVE_PHASE__DST_LOADING);
+	assert_int_equal(core_move_fact_full(&w->core, "node2", 2, id, 1, DROVER__MOVE_ROLE__MOVE_DST,
+					     DROVER__MOVE_PHASE__DST_LOADING, "no stream", 0),
+			 0);
+	db_begin(w->core.db);
+	db_exec(w->core.db, "UPDATE move_attempt SET error_fatal = 1", "");
+	assert_int_equal(db_commit(w->core.db), 0);
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ABORT), 1);
+	assert_string_equal(core_move(&w->core, id).error, "node2: no stream");
+	assert_int_equal(core_attempt(&w->core, id, 1).outcome, DROVER__CMD_MOVE_ABORT__OUTCOME__FAIL);
+}
+
+/* ---------------------------------------------------------------- drains */
+
+static uint64_t drain_of(struct world *w)
+{
+	assert_int_equal(core_drain(&w->core, "node1"), 0);
+	return w->core.last.object_id;
+}
+
+/* A VM that comes to the node while it is drained is taken along. */
+static void test_latecomer(void **state)
+{
+	struct world *w = *state;
+	uint64_t drain = drain_of(w);
+	struct drain_row row;
+
+	assert_int_equal(core_vm_add(&w->core, "late", 120, "node1", MIB, 0), 0);
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_CREATE), 1);
+	assert_true(core_move(&w->core, core_vm(&w->core, "late").move).drain == drain);
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ASSIGN), 1);
+	assert_string_equal(core_vm(&w->core, "late").owner, "node2");
+	assert_true(rows_drain(w->core.db, drain, &row));
+	assert_string_equal(row.state, "running");
+}
+
+/* Committed moves are waited for until both sides are clean, 5 minutes at most, and not for a host that is
+ * down. */
+static void test_cleaning_up(void **state)
+{
+	for (int how = 0; how < 3; how++) {
+		struct world *w = *state;
+		uint64_t drain;
+		struct drain_row row;
+		uint64_t ids[2];
+
+		drain = drain_of(w);
+		pass(w, DROVER__COMMAND__BODY_MOVE_ASSIGN);
+		for (int i = 0; i < 2; i++) {
+			ids[i] = core_vm(&w->core, i == 0 ? "vm1" : "vm2").move;
+			assert_int_equal(
+				core_src(&w->core, "node1", 1, ids[i], 1, DROVER__MOVE_PHASE__SRC_RELEASED),
+				0);
+			assert_int_equal(
+				core_dst(&w->core, "node2", 2, ids[i], 1, DROVER__MOVE_PHASE__DST_COMPLETED),
+				0);
+		}
+		assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_COMMIT), 2);
+		for (int i = 0; i < 2; i++)
+			assert_int_equal(
+				core_dst(&w->core, "node2", 2, ids[i], 1, DROVER__MOVE_PHASE__PHASE_GONE), 0);
+		seconds(w, 100);
+		assert_true(rows_drain(w->core.db, drain, &row));
+		assert_string_equal(row.state, "running");
+		if (how == 0) {
+			for (int i = 0; i < 2; i++)
+				assert_int_equal(core_src(&w->core, "node1", 1, ids[i], 1,
+							  DROVER__MOVE_PHASE__PHASE_GONE),
+						 0);
+			seconds(w, 1);
+		} else if (how == 1) {
+			seconds(w, 190);
+			assert_true(rows_drain(w->core.db, drain, &row));
+			assert_string_equal(row.state, "running");
+			seconds(w, 12);
+		} else {
+			CORE_BODY(cmd, body, NODE_HEALTH, node_health, Drover__CmdNodeHealth,
+				  drover__cmd_node_health);
+			body.node = (char *)"node1";
+			body.health = (char *)"down";
+			core_done(&w->core, &cmd);
+			seconds(w, 1);
+		}
+		assert_true(rows_drain(w->core.db, drain, &row));
+		assert_string_equal(row.state, "done");
+		assert_int_equal(teardown(state), 0);
+		assert_int_equal(setup(state), 0);
+	}
+}
+
+/* What apply refuses is not proposed again at once, whatever it is. */
+static void test_refused(void **state)
+{
+	struct world *w = *state;
+	struct apply_result refusal = {.exit = 6};
+	uint64_t id = at(w, DROVER__MOVE_PHASE__SRC_RELEASED, DROVER__MOVE_PHASE__DST_COMPLETED);
+
+	w->lose = true;
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_COMMIT), 1);
+	{
+		CORE_BODY(cmd, body, MOVE_COMMIT, move_commit, Drover__CmdMoveCommit,
+			  drover__cmd_move_commit);
+		body.move = id + 1; /* of another move: says nothing about this one */
+		drain_applied(w->scheduler, &cmd, &refusal);
+		body.move = id;
+		w->now += 1950000;
+		drain_applied(w->scheduler, &cmd, &refusal);
+	}
+	w->now += 900000;
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_COMMIT), 0);
+	w->now += 200000;
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_COMMIT), 1);
+	/* Another decision is not held up by it. */
+	assert_int_equal(core_move_fact_full(&w->core, "node2", 2, id, 1, DROVER__MOVE_ROLE__MOVE_DST,
+					     DROVER__MOVE_PHASE__DST_COMPLETED, "it died", 0),
+			 0);
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ABORT), 1);
+	{
+		CORE_BODY(cmd, body, MOVE_ABORT, move_abort, Drover__CmdMoveAbort, drover__cmd_move_abort);
+		body.move = id;
+		w->now += 1950000;
+		drain_applied(w->scheduler, &cmd, &refusal);
+	}
+	w->now += 900000;
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ABORT), 0);
+	w->now += 200000;
+	assert_int_equal(pass(w, DROVER__COMMAND__BODY_MOVE_ABORT), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -485,6 +754,15 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_room_under_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_paused_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lost_hosts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lost_source, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_preparation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_switching, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_latecomer, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cleaning_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -385,6 +385,41 @@ static void test_best(void **state)
 	goes_to(c, "node2");
 }
 
+/* What is off needs no memory, no network, no slot, nor that an attempt's remains are gone. */
+static void test_offline(void **state)
+{
+	struct core *c = *state;
+	Drover__LimitSet set = DROVER__LIMIT_SET__INIT;
+	struct asked a;
+	uint64_t id;
+
+	assert_int_equal(core_move_create(c, "vm1", ""), 0);
+	id = c->last.object_id;
+	assert_int_equal(core_assign(c, id, "node2"), 0);
+	assert_int_equal(core_abort(c, id, 1, DROVER__CMD_MOVE_ABORT__OUTCOME__RETRY), 0);
+	assert_int_equal(core_src(c, "node1", 1, id, 1, DROVER__MOVE_PHASE__PHASE_GONE), 0);
+	sql(c, "UPDATE network SET excluded = 1");
+	set.max_moves = 1;
+	set_limit(c, &set, "max_moves");
+	core_vm_run(c, "big", 110, "node2", 2, 890 * MIB, 0);
+	a = ask(c, "node2", "", false);
+	assert_int_equal(a.ret, -DR_EREFUSED);
+	plan_choice_fini(&a.choice);
+	a = ask(c, "node2", "", true);
+	assert_int_equal(a.ret, 0);
+	assert_null(a.choice.paths);
+	assert_string_equal(a.choice.mode, "auto");
+	plan_choice_fini(&a.choice);
+	set.mode = (char *)"tcp";
+	set_limit(c, &set, "mode");
+	a = ask(c, "node2", "", true);
+	assert_string_equal(a.choice.mode, "tcp");
+	plan_choice_fini(&a.choice);
+	a = ask(c, "", "", true);
+	assert_string_equal(a.choice.to, "node3"); /* where more memory is left */
+	plan_choice_fini(&a.choice);
+}
+
 static void test_prediction(void **state)
 {
 	struct core *c = *state;
@@ -553,6 +588,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_history, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_path, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_best, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_offline, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_prediction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_encryption, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmovable, setup, teardown),
