@@ -644,29 +644,32 @@ static raft_term entry_term(const struct raft_log *log, raft_index index)
 	return log->entries[(log->front + (index - first)) % log->size].term;
 }
 
-/*
- * libraft 0.15 crashes when a new leader takes back a member change and the entry of the member list before
- * it has given way to a snapshot (canonical/raft #250, #323): it looks for that list in the log only. What
- * comes would do that: the index from which on the log is cut off, else 0.
- */
-static raft_index takes_back_blindly(const struct consensus *c, const Drover__RaftRpc *rpc)
+/* The index from which on the log is cut off, because what comes is of another leader; else 0. */
+static raft_index conflict(const struct raft *r, const Drover__RaftRpc *rpc)
 {
-	const struct raft *r = &c->raft;
-	raft_index change = r->configuration_uncommitted_index;
-
-	if (rpc->type != RAFT_IO_APPEND_ENTRIES || rpc->term < r->current_term || change == 0 ||
-	    r->configuration_index > r->log.offset)
+	if (rpc->type != RAFT_IO_APPEND_ENTRIES || rpc->term < r->current_term)
 		return 0;
 	for (size_t i = 0; i < rpc->n_entries; i++) {
 		raft_index index = rpc->prev_log_index + 1 + i;
 		raft_term term = entry_term(&r->log, index);
 
-		if (term == 0 || index > change)
+		if (term == 0)
 			return 0;
 		if (term != rpc->entries[i]->term)
 			return index;
 	}
 	return 0;
+}
+
+/*
+ * libraft 0.15 crashes when a new leader takes back a member change and the entry of the member list before
+ * it has given way to a snapshot (canonical/raft #250, #323): it looks for that list in the log only.
+ */
+static bool takes_back_blindly(const struct raft *r, raft_index cut)
+{
+	raft_index change = r->configuration_uncommitted_index;
+
+	return cut != 0 && cut <= change && r->configuration_index <= r->log.offset;
 }
 
 /* What is cut off on the disk is not there after a new start, and with it the change. */
@@ -686,11 +689,18 @@ void consensus_receive(struct consensus *c, uint64_t from, const Drover__RaftRpc
 
 	if (!c->started)
 		return;
-	cut = takes_back_blindly(c, rpc);
-	if (cut != 0) {
+	cut = conflict(&c->raft, rpc);
+	if (takes_back_blindly(&c->raft, cut)) {
 		start_without(c, cut);
 		return;
 	}
+	/*
+	 * libraft 0.15 takes an entry that is cut off while it is being stored or sent, and comes once more
+	 * (its leader leads again), for the old one, and frees it while it is in the log (canonical/raft
+	 * #470, #483). So nothing is cut off before that is over: the leader says it again.
+	 */
+	if (cut != 0 && rio_busy(&c->io))
+		return;
 	if (rpc->type == RAFT_IO_APPEND_ENTRIES && rpc->term >= term)
 		note_heard(c, rpc->leader_commit);
 	rio_receive(&c->io, from, rpc);

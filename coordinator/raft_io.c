@@ -699,6 +699,13 @@ void rio_flush(struct raft_io *io)
 	send_held(io->impl);
 }
 
+bool rio_busy(const struct raft_io *io)
+{
+	const struct rio *r = io->impl;
+
+	return r->in_flight > 0 || r->deferred != NULL;
+}
+
 void rio_mute(struct raft_io *io, bool mute)
 {
 	struct rio *r = io->impl;

@@ -36,6 +36,10 @@ void rio_flush(struct raft_io *io);
 /* The term that is on the disk; libraft's own may be further while the disk fails. */
 uint64_t rio_term(const struct raft_io *io);
 
+/* Whether libraft waits for something that it has asked to be stored or sent: its log's entries are in use.
+ */
+bool rio_busy(const struct raft_io *io);
+
 /* A Raft message from another member arrived. */
 void rio_receive(struct raft_io *io, uint64_t from, const Drover__RaftRpc *rpc);
 
