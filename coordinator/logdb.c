@@ -61,6 +61,8 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS seen(member INTEGER PRIMARY KEY, idx INTEGER NOT NULL,"
 	" term INTEGER NOT NULL) STRICT;";
 
+#define MARK_SYNC_EVERY 64 /* commits */
+
 struct mark {
 	uint64_t index;
 	uint8_t chain[LOGDB_CHAIN];
@@ -74,6 +76,7 @@ struct logdb {
 	uint64_t first; /* first index in the table; last + 1 when it is empty */
 	uint64_t last;
 	uint8_t chain[LOGDB_CHAIN]; /* of the entry `last` */
+	unsigned unsynced;	    /* commits since the mark was synced */
 };
 
 /* For the next start: this log can't be trusted, even if it looks whole. Nothing more can be done if the
@@ -491,7 +494,10 @@ int logdb_commit(struct logdb *log, struct dr_error *err)
 {
 	if (sqlite3_exec(log->sql, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
 		return sql_error(log, err, "commit");
-	return mark_write(log, false, err);
+	if (++log->unsynced < MARK_SYNC_EVERY)
+		return mark_write(log, false, err);
+	log->unsynced = 0;
+	return mark_write(log, true, err);
 }
 
 void logdb_rollback(struct logdb *log)
@@ -523,6 +529,8 @@ int logdb_append(struct logdb *log, const struct logdb_entry *e, struct dr_error
 		return ret;
 	log->last = e->index;
 	memcpy(log->chain, chain, sizeof(chain));
+	if (e->type == LOGDB_CHANGE)
+		log->unsynced = MARK_SYNC_EVERY;
 	return 0;
 }
 
@@ -602,6 +610,7 @@ static int replace_all(struct logdb *log, uint64_t index, struct dr_error *err)
 		return ret;
 	log->last = index;
 	log->first = index + 1;
+	log->unsynced = MARK_SYNC_EVERY;
 	return base_set(log, index, zero, err);
 }
 

@@ -8,8 +8,10 @@
  *     fields, verified when the log is loaded;
  *   - log.mark, a small file beside the database, holds index and chain of the newest
  *     entry. SQLite drops a damaged WAL tail without a word; the mark then names an
- *     entry that is no longer there. The mark is written after each commit, unsynced:
- *     after a power loss it may be older than the log, never newer.
+ *     entry that is no longer there. The mark is written after each commit, and
+ *     synced now and then: after a power loss it may be older than the log, never newer.
+ *     Always behind a member list: a log that ends before one that it had is of another
+ *     cluster, perhaps of one member, who is a majority.
  * A log that fails either is refused with -DR_ECORRUPT: the member must not vote.
  * So is one whose fsync failed once (the file log.distrust says so): what the page cache shows of it may
  * never have reached the disk.
@@ -30,6 +32,7 @@
 #define LOGDB_CHAIN    32
 #define LOGDB_UUID     16
 #define LOGDB_DISTRUST "log.distrust"
+#define LOGDB_CHANGE   3 /* type of an entry that is a member list: RAFT_CHANGE */
 
 struct logdb;
 

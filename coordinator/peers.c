@@ -111,13 +111,13 @@ void peers_vouched(struct server *s)
 	log_info("the other members know of nothing that this log has lost: it votes");
 }
 
-static void raft_in(struct server *s, uint64_t from, const Drover__RaftRpc *rpc)
+static void raft_in(struct server *s, const Drover__PeerMsg *msg)
 {
 	struct logdb_seen shown;
 
-	consensus_receive(s->consensus, from, rpc);
+	consensus_receive(s->consensus, msg->from, msg->raft);
 	/* One that is mute is being told what it has lost: that it has it again proves nothing against it. */
-	if (!s->stopping && peers_find(s, from)->vouched && consensus_shown(s->consensus, from, rpc, &shown))
+	if (!s->stopping && !msg->muted && consensus_shown(s->consensus, msg->from, msg->raft, &shown))
 		vouch_hint(&s->vouch, &shown);
 }
 
@@ -183,7 +183,6 @@ static void status_in(struct server *s, const Drover__PeerStatus *st, uint64_t f
 	p->nodeid = nodeid;
 	p->index = st->index;
 	p->leaving = st->leaving;
-	p->vouched = !st->muted;
 	p->last_index = st->last_index;
 	p->last_term = st->last_term;
 	p->digest_index = st->index;
@@ -229,7 +228,7 @@ static void dispatch(struct server *s, uint32_t nodeid, const Drover__PeerMsg *m
 {
 	switch (msg->body_case) {
 	case DROVER__PEER_MSG__BODY_RAFT:
-		raft_in(s, msg->from, msg->raft);
+		raft_in(s, msg);
 		return;
 	case DROVER__PEER_MSG__BODY_FORWARD:
 		forward_in(s, msg->forward, msg->from);
@@ -312,7 +311,6 @@ void peers_member(void *data, uint32_t nodeid, bool joined)
 	for (unsigned i = 0; i < SERVER_PEERS_MAX; i++) {
 		if (s->peers[i].member != 0 && s->peers[i].nodeid == nodeid) {
 			s->peers[i].heard_us = 0;
-			s->peers[i].vouched = false;
 			consensus_member_lost(s->consensus, s->peers[i].member);
 			if (DR_MUTANT(left_is_removed))
 				consensus_remove(s->consensus, s->peers[i].member, NULL);

@@ -8,6 +8,8 @@
 #include "common/mutant.h"
 #include "coordinator/raft_rpc.h"
 
+_Static_assert(LOGDB_CHANGE == RAFT_CHANGE, "member lists are known to log.db");
+
 /* Completions of send() run from the loop, never from inside the call. */
 struct deferred {
 	struct deferred *next;
@@ -75,7 +77,7 @@ static void send_held(struct rio *r)
 
 	if (h->bytes == NULL)
 		return;
-	to = raft_rpc_pack_to(h->to, h->n, &size);
+	to = raft_rpc_pack_to(h->to, h->n, r->mute, &size);
 	whole = to != NULL ? realloc(h->bytes, h->size + size) : NULL;
 	if (whole != NULL) { /* else lost, as on any network */
 		memcpy(whole + h->size, to, size);

@@ -139,7 +139,7 @@ uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char
 	return bytes;
 }
 
-uint8_t *raft_rpc_pack_to(const uint64_t *members, unsigned n, size_t *size)
+uint8_t *raft_rpc_pack_to(const uint64_t *members, unsigned n, bool muted, size_t *size)
 {
 	Drover__PeerMsg peer = DROVER__PEER_MSG__INIT;
 	uint8_t *bytes;
@@ -147,6 +147,7 @@ uint8_t *raft_rpc_pack_to(const uint64_t *members, unsigned n, size_t *size)
 	peer.to = members[0];
 	peer.also_to = (uint64_t *)(uintptr_t)(members + 1);
 	peer.n_also_to = n - 1;
+	peer.muted = muted;
 	*size = drover__peer_msg__get_packed_size(&peer);
 	bytes = malloc(*size + 1);
 	if (bytes != NULL)

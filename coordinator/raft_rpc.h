@@ -23,7 +23,7 @@ uint8_t *raft_rpc_pack(const struct raft_message *msg, uint64_t from, const char
  * least
  * 1. Malloc'ed, *size bytes; NULL without memory.
  */
-uint8_t *raft_rpc_pack_to(const uint64_t *members, unsigned n, size_t *size);
+uint8_t *raft_rpc_pack_to(const uint64_t *members, unsigned n, bool muted, size_t *size);
 
 /* A member list as it is kept beside a snapshot: malloc'ed, *size bytes; NULL without memory. */
 uint8_t *raft_rpc_pack_conf(const struct raft_configuration *conf, size_t *size);

@@ -102,8 +102,7 @@ struct peer {
 	uint64_t digest_index;
 	uint8_t digest[32];
 	bool diverged;
-	bool vouched; /* this process of it has said that it votes: what it shows was not lost by it */
-	bool leaving; /* its last word was a good-bye: its host is well */
+	bool leaving;	      /* its last word was a good-bye: its host is well */
 	unsigned version_max; /* newest cluster version that it knows; 0: not heard yet */
 	char error[160];
 };
