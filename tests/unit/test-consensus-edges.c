@@ -134,6 +134,11 @@ static void test_changes(void **state)
 	assert_int_equal(consensus_members(l->consensus, members, 4), 2);
 	assert_int_equal(members[1].role, MEMBER_LEARNER);
 	l->changes = 0;
+	assert_int_equal(consensus_promote(l->consensus, 102, MEMBER_JOINING, &err), 0); /* and back */
+	lone_until(l, settled);
+	assert_int_equal(consensus_members(l->consensus, members, 4), 2);
+	assert_int_equal(members[1].role, MEMBER_JOINING);
+	l->changes = 0;
 	assert_int_equal(consensus_remove(l->consensus, 102, &err), 0);
 	lone_until(l, settled);
 	assert_int_equal(consensus_members(l->consensus, members, 4), 1);

@@ -61,8 +61,38 @@ static void test_member_list(void **state)
 	((uint8_t *)buf.base)[0] = 1;
 	((uint8_t *)buf.base)[8] = 0xff; /* 2^56 servers and some */
 	assert_int_equal(unpack_one(RAFT_CHANGE, buf.base, buf.len), -DR_EPROTO);
+	/* No servers; and one with a role that does not exist. */
+	memset((uint8_t *)buf.base + 1, 0, 8);
+	assert_int_equal(unpack_one(RAFT_CHANGE, buf.base, buf.len), -DR_EPROTO);
+	((uint8_t *)buf.base)[1] = 2;
+	assert_int_equal(unpack_one(RAFT_CHANGE, buf.base, buf.len), 0);
+	((uint8_t *)buf.base)[9 + 8 + sizeof("node1")] = RAFT_SPARE + 1;
+	assert_int_equal(unpack_one(RAFT_CHANGE, buf.base, buf.len), -DR_EPROTO);
 	raft_free(buf.base);
 	raft_configuration_close(&conf);
+}
+
+/* More than a message may hold, and what is no message at all. */
+static void test_limits(void **state)
+{
+	static Drover__RaftEntry *list[RAFT_RPC_ENTRIES_MAX + 1];
+	static const uint8_t uuid[16];
+	Drover__RaftRpc rpc = DROVER__RAFT_RPC__INIT;
+	Drover__RaftEntry entry = DROVER__RAFT_ENTRY__INIT;
+	struct raft_message msg = {.type = 99, .server_address = "node2"};
+	struct dr_error err = DR_ERROR_INIT;
+	size_t size = 0;
+
+	(void)state;
+	entry.type = RAFT_BARRIER;
+	for (size_t i = 0; i < RAFT_RPC_ENTRIES_MAX + 1; i++)
+		list[i] = &entry;
+	rpc.type = RAFT_IO_APPEND_ENTRIES;
+	rpc.entries = list;
+	rpc.n_entries = RAFT_RPC_ENTRIES_MAX + 1;
+	assert_null(raft_rpc_pack(&msg, 101, "node1", uuid, 1, &size));
+	assert_int_equal(raft_rpc_unpack(&rpc, 7, &msg, &err), -DR_EPROTO);
+	assert_non_null(strstr(err.text, "AppendEntries with"));
 }
 
 static void test_entries(void **state)
@@ -79,6 +109,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_member_list),
 		cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_limits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
