@@ -412,8 +412,7 @@ static bool mend_answer(const struct rio *r, struct raft_message *msg)
 {
 	struct raft_append_entries_result *result = &msg->append_entries_result;
 
-	if (msg->type != RAFT_IO_APPEND_ENTRIES_RESULT || result->rejected != 0 ||
-	    DR_MUTANT(answer_beyond_match))
+	if (msg->type != RAFT_IO_APPEND_ENTRIES_RESULT || result->rejected != 0)
 		return true;
 	if (r->answering && result->last_log_index > r->matching)
 		result->last_log_index = r->matching;

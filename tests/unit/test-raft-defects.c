@@ -285,12 +285,81 @@ static void test_snapshot_ahead(void **state)
 	}
 }
 
+/* ---------------------------------------------------------------- what an answer names */
+
+/* The furthest entry that was acknowledged to the leader of a term. */
+static uint64_t acknowledged(uint64_t term)
+{
+	uint64_t most = 0;
+
+	for (unsigned i = 0; i < l->n_sent && i < LONE_SENT; i++) {
+		const Drover__RaftRpc *rpc = l->sent[i] != NULL ? l->sent[i]->raft : NULL;
+
+		if (rpc != NULL && rpc->type == RAFT_IO_APPEND_ENTRIES_RESULT && rpc->term == term &&
+		    rpc->rejected == 0 && rpc->last_log_index > most)
+			most = rpc->last_log_index;
+	}
+	return most;
+}
+
+static bool has_acknowledged(struct lone *lone)
+{
+	return lone->fatal != DR_OK || acknowledged(heartbeat.term) >= wanted;
+}
+
+static bool never(struct lone *lone)
+{
+	(void)lone;
+	return false;
+}
+
+/*
+ * Entries 11 and 12 are of a leader that was deposed. The next one compares index 10 and nothing else; it
+ * must not take what lies behind for its own 11, which it would commit, and which one member alone would
+ * have.
+ */
+static void test_answer_ends_with_what_was_compared(void **state)
+{
+	(void)state;
+	join();
+	install(102, 2, 10);
+	until(has_applied, 10);
+	append(102, 2, 10, 2, 10, 2, "eleven");
+	append(102, 2, 11, 2, 10, 2, "twelve");
+	heartbeat.term = 2;
+	until(has_acknowledged, 12);
+	append(103, 3, 10, 2, 10, 0, NULL);
+	heartbeat.term = 3;
+	until(has_acknowledged, 10);
+	assert_int_equal(acknowledged(3), 10);
+	expect_last(12, 2); /* nobody has contradicted it */
+}
+
+/* The same while entry 11 is still being stored when the next leader speaks. */
+static void test_answer_is_for_whom_it_was_stored(void **state)
+{
+	(void)state;
+	join();
+	install(102, 2, 10);
+	until(has_applied, 10);
+	append(102, 2, 10, 2, 10, 2, "eleven");
+	append(103, 3, 10, 2, 10, 0, NULL);
+	lone_runs(l, never, 100000); /* it is stored meanwhile */
+	assert_int_equal(acknowledged(3), 10);
+	assert_int_equal(acknowledged(2), 10); /* the snapshot */
+	append(103, 3, 10, 2, 10, 0, NULL);
+	lone_runs(l, never, 20000);
+	assert_int_equal(acknowledged(3), 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_cut_off_while_stored, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut_off_later, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot_ahead, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_answer_ends_with_what_was_compared, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_answer_is_for_whom_it_was_stored, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
