@@ -186,6 +186,29 @@ static void note_voters(struct shadow *sh, const struct raft *raft)
 			sh->voters[sh->n_voters++] = conf->servers[i].id;
 }
 
+/* Whether it is the only voter, as it sees it. */
+static bool is_alone(const struct coord *c)
+{
+	unsigned voters = 0;
+	bool self = false;
+
+	if (!coord_up(c) || c->raft == NULL)
+		return false;
+	for (unsigned i = 0; i < c->raft->configuration.n; i++) {
+		voters += c->raft->configuration.servers[i].role == RAFT_VOTER ? 1 : 0;
+		self = self || (c->raft->configuration.servers[i].role == RAFT_VOTER &&
+				c->raft->configuration.servers[i].id == c->member);
+	}
+	return self && voters == 1;
+}
+
+/* R17: of two that don't hear each other one is off. */
+static void check_alone(const struct cluster *cl)
+{
+	if (cl->n_coords == 2 && is_alone(&cl->coords[0]) && is_alone(&cl->coords[1]))
+		sim_broken(cl->sim, "R17: both members go on, each alone");
+}
+
 /* A learner has no vote: neither for another one nor for itself. */
 void rules_member(struct coord *c)
 {
@@ -197,6 +220,7 @@ void rules_member(struct coord *c)
 			   c->name);
 	if (c->server->identity.incarnation != sh->incarnation)
 		return;
+	check_alone(c->sim->cluster);
 	if (c->raft->state == RAFT_LEADER)
 		note_voters(sh, c->raft);
 	else if ((c->raft->state == RAFT_CANDIDATE || c->raft->voted_for != 0) && sh->n_voters > 0 &&
