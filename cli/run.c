@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/json.h"
 #include "cli/show.h"
+#include "cli/verbs.h"
 #include "cli/wait.h"
 
 void cli_print_json(struct cli *cli, json_t *take_json)
@@ -84,6 +85,32 @@ static int answer_print(struct cli *cli, const struct cli_parsed *p, const Drove
 	return DR_OK;
 }
 
+/*
+ * A confirmed fencing is about the boot that was seen to be off. This request may be repeated for as long as
+ * its deadline allows: if the host has booted by then, nothing is known about that boot (SAFETY R9).
+ */
+static int name_boot(struct cli *cli, Drover__Request *req, uint64_t deadline_ms, struct dr_error *err)
+{
+	Drover__NodeVerb *verb = req->verb_case == DROVER__REQUEST__VERB_NODE_VERB ? req->node_verb : NULL;
+	Drover__Request look = DROVER__REQUEST__INIT;
+	Drover__Response *resp = NULL;
+	int ret;
+
+	if (verb == NULL || verb->verb != DROVER__NODE_VERB__VERB__FENCE || !verb->confirmed)
+		return 0;
+	verb_list(cli, &look, DROVER__LIST_REQUEST__WHAT__NODES)->name = verb->node;
+	ret = call_request(cli, &look, false, deadline_ms, &resp, err);
+	if (ret < 0)
+		return ret;
+	if (resp->n_nodes == 1 && resp->nodes[0]->boot_id.len > 0) {
+		verb->boot_id.len = resp->nodes[0]->boot_id.len;
+		verb->boot_id.data = arena_alloc(&cli->arena, verb->boot_id.len);
+		memcpy(verb->boot_id.data, resp->nodes[0]->boot_id.data, verb->boot_id.len);
+	}
+	drover__response__free_unpacked(resp, NULL);
+	return 0;
+}
+
 static int request_run(struct cli *cli, const struct cli_parsed *p)
 {
 	Drover__Request req = DROVER__REQUEST__INIT;
@@ -97,7 +124,7 @@ static int request_run(struct cli *cli, const struct cli_parsed *p)
 		cli->timeout_ms = p->verb->timeout_ms != 0 ? p->verb->timeout_ms : CLI_TIMEOUT_MS;
 	deadline_ms = call_deadline(cli, cli->timeout_ms);
 	req.dry_run = cli_flag(p, "dry-run");
-	if (p->verb->build(cli, p, &req, &err) < 0 ||
+	if (p->verb->build(cli, p, &req, &err) < 0 || name_boot(cli, &req, deadline_ms, &err) < 0 ||
 	    call_request(cli, &req, mutates, deadline_ms, &resp, &err) < 0)
 		return cli_fail(cli, &err, NULL, 0);
 	if (resp->exit != 0) {

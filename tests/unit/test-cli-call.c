@@ -75,6 +75,51 @@ static void test_new_id(void **state)
 	fake_fini(&f);
 }
 
+static void answer_with_boot(struct fake *fake, const Drover__Request *request, Drover__Response *response)
+{
+	Drover__NodeRow *row;
+
+	(void)fake;
+	response->changed = true;
+	if (request->verb_case != DROVER__REQUEST__VERB_LIST)
+		return;
+	row = malloc(sizeof(*row));
+	drover__node_row__init(row);
+	row->boot_id.data = malloc(16);
+	row->boot_id.len = 16;
+	memset(row->boot_id.data, 7, 16);
+	response->nodes = malloc(sizeof(*response->nodes));
+	response->nodes[0] = row;
+	response->n_nodes = 1;
+}
+
+/* What was seen to be off is that boot, however late the order arrives (SAFETY R9). */
+static void test_confirmed_boot(void **state)
+{
+	static const uint8_t boot[16] = {7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7};
+	const Drover__NodeVerb *verb;
+	struct fake f;
+
+	(void)state;
+	fake_init(&f, answer_with_boot);
+	f.losses[1] = -DR_ECLOSED;
+	assert_int_equal(run(&f, "node fence n1 --confirmed"), 0);
+	assert_int_equal(f.n_exchanges, 3);
+	assert_int_equal(fake_request(&f, 0)->verb_case, DROVER__REQUEST__VERB_LIST);
+	assert_string_equal(fake_request(&f, 0)->list->name, "n1");
+	for (size_t i = 1; i < 3; i++) {
+		verb = fake_request(&f, i)->node_verb;
+		assert_int_equal(verb->boot_id.len, sizeof(boot));
+		assert_memory_equal(verb->boot_id.data, boot, sizeof(boot));
+	}
+	fake_fini(&f);
+
+	fake_init(&f, answer_with_boot);
+	assert_int_equal(run(&f, "node fence n1"), 0); /* by its agent: nothing was seen */
+	assert_int_equal(f.n_exchanges, 1);
+	fake_fini(&f);
+}
+
 static void test_deadline(void **state)
 {
 	struct fake f;
@@ -487,7 +532,7 @@ int main(void)
 		cmocka_unit_test(test_wait_view),	  cmocka_unit_test(test_wait_json_failed),
 		cmocka_unit_test(test_wait_move_refused), cmocka_unit_test(test_wait_vm),
 		cmocka_unit_test(test_wait_stop_again),	  cmocka_unit_test(test_follow),
-		cmocka_unit_test(test_complete),
+		cmocka_unit_test(test_complete),	  cmocka_unit_test(test_confirmed_boot),
 	};
 
 	return cmocka_run_group_tests(tests, conf_write, conf_remove);
