@@ -21,6 +21,7 @@
 
 #define OPEN_ATTEMPTS_MAX 64
 #define IDS_AHEAD	  (1ull << 20) /* more than a lost majority can have given */
+#define GENERATIONS_AHEAD (1ull << 20) /* more than one VM can have had since a backup */
 
 /* What goes on: the rest touches VMs or moves, if only by way of a drain that ends. */
 static bool goes_on(const Drover__Command *cmd)
@@ -440,6 +441,11 @@ void apply_audit_end(struct apply *a)
 	/* Nobody has it. Of a VM in a move its source speaks when it has heard what was decided. */
 	db_exec(a->db, "UPDATE vm SET state = 1, want = 0, changed = ? WHERE state = 0 AND move = 0", "u",
 		a->index);
+	/* Hosts obey no generation below one that they have seen, and this state may not know that one. */
+	db_exec(a->db,
+		"UPDATE vm SET generation = generation + ?, changed = ? WHERE state IN (1, 5, 6) AND move = "
+		"0",
+		"uu", (uint64_t)GENERATIONS_AHEAD, a->index);
 	apply_event(a, "cluster", (struct about){.node = ""}, "every host has reported: the cluster goes on");
 	a->out->changed = true;
 	a->out->touched_all = true;

@@ -285,7 +285,7 @@ static void check_fencing(struct cluster *cl, const Drover__Command *cmd, const 
 {
 	int host;
 
-	if (cmd->body_case != DROVER__COMMAND__BODY_NODE_FENCED || result->exit != 0)
+	if (cmd->body_case != DROVER__COMMAND__BODY_NODE_FENCED || result->exit != 0 || result->repeated)
 		return;
 	host = host_of(cl, cmd->node_fenced->node);
 	if (host < 0 || cmd->node_fenced->boot_id.len != sizeof(cl->boot_id[host]) ||

@@ -122,14 +122,16 @@ static void test_highest_generation_wins(void **state)
 	assert_int_equal(speak(c, "node3", 3, "other", 5, DROVER__VM_STATE__VM_RUNNING, SILENT), 0);
 	assert_int_equal(audit_end(c), 0);
 	assert_string_equal(core_vm(c, "vm1").owner, "node2");
-	assert_true(core_vm(c, "vm1").generation == g + 1);
+	assert_true(core_vm(c, "vm1").generation > g);
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_RUNNING);
 	assert_int_equal(core_move_create(c, "vm1", ""), 0);
 }
 
+/* Since the backup it was moved to and fro while it was off: those hosts obey no generation below. */
 static void test_nobody_has_it(void **state)
 {
 	struct core *c = *state;
+	uint64_t before = core_vm(c, "vm1").generation;
 
 	assert_int_equal(begin(c, 2), 0);
 	sessions(c);
@@ -138,6 +140,7 @@ static void test_nobody_has_it(void **state)
 	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
 	assert_int_equal(audit_end(c), 0);
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
+	assert_true(core_vm(c, "vm1").generation > before + 1000);
 }
 
 /* The commit was decided and is lost here; the destination runs it. */
@@ -156,7 +159,7 @@ static void test_lost_commit(void **state)
 	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
 	assert_int_equal(audit_end(c), 0);
 	assert_string_equal(core_vm(c, "vm1").owner, "node2");
-	assert_true(core_vm(c, "vm1").generation == g + 1);
+	assert_true(core_vm(c, "vm1").generation > g);
 	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
 }
 
@@ -202,7 +205,7 @@ static void test_copy_may_have_run(void **state)
 	assert_int_equal(audit_end(c), 0);
 	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
 	assert_int_equal(core_vm(c, "vm1").state, DROVER__VM_STATE__VM_STOPPED);
-	assert_true(core_vm(c, "vm1").generation == g + 1);
+	assert_true(core_vm(c, "vm1").generation > g);
 }
 
 /* The commit is on the destination's disk; it waits for a lease. */
@@ -223,7 +226,7 @@ static void test_commit_on_the_way(void **state)
 	assert_int_equal(speak(c, "node3", 3, NULL, 0, 0, SILENT), 0);
 	assert_int_equal(audit_end(c), 0);
 	assert_string_equal(core_vm(c, "vm1").owner, "node2");
-	assert_true(core_vm(c, "vm1").generation == g + 1);
+	assert_true(core_vm(c, "vm1").generation > g);
 	assert_int_equal(core_attempt(c, id, 1).decision, DROVER__MOVE_DECISION__DECISION_COMMIT);
 }
 
