@@ -441,10 +441,11 @@ void apply_audit_end(struct apply *a)
 	/* Nobody has it. Of a VM in a move its source speaks when it has heard what was decided. */
 	db_exec(a->db, "UPDATE vm SET state = 1, want = 0, changed = ? WHERE state = 0 AND move = 0", "u",
 		a->index);
-	/* Hosts obey no generation below one that they have seen, and this state may not know that one. */
+	/* What is off stays off until it is started again. Hosts obey no generation below one that they have
+	 * seen, and this state may not know that one. */
 	db_exec(a->db,
-		"UPDATE vm SET generation = generation + ?, changed = ? WHERE state IN (1, 5, 6) AND move = "
-		"0",
+		"UPDATE vm SET generation = generation + ?, want = 0, changed = ? "
+		"WHERE state IN (1, 5, 6) AND move = 0",
 		"uu", (uint64_t)GENERATIONS_AHEAD, a->index);
 	apply_event(a, "cluster", (struct about){.node = ""}, "every host has reported: the cluster goes on");
 	a->out->changed = true;
