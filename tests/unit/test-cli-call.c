@@ -77,19 +77,19 @@ static void test_new_id(void **state)
 
 static void answer_with_boot(struct fake *fake, const Drover__Request *request, Drover__Response *response)
 {
-	Drover__NodeRow *row;
+	static uint8_t boot[16]; /* the answer is copied */
+	static Drover__NodeRow row;
+	static Drover__NodeRow *rows[] = {&row};
 
 	(void)fake;
 	response->changed = true;
 	if (request->verb_case != DROVER__REQUEST__VERB_LIST)
 		return;
-	row = malloc(sizeof(*row));
-	drover__node_row__init(row);
-	row->boot_id.data = malloc(16);
-	row->boot_id.len = 16;
-	memset(row->boot_id.data, 7, 16);
-	response->nodes = malloc(sizeof(*response->nodes));
-	response->nodes[0] = row;
+	drover__node_row__init(&row);
+	memset(boot, 7, sizeof(boot));
+	row.boot_id.data = boot;
+	row.boot_id.len = sizeof(boot);
+	response->nodes = rows;
 	response->n_nodes = 1;
 }
 
