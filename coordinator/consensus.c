@@ -586,7 +586,9 @@ bool consensus_shown(const struct consensus *c, uint64_t from, const Drover__Raf
 		return !rpc->pre_vote;
 	if (rpc->type == RAFT_IO_APPEND_ENTRIES)
 		return true;
-	if (rpc->type != RAFT_IO_APPEND_ENTRIES_RESULT || rpc->rejected != 0 || !consensus_leads(c))
+	/* An answer to an earlier leader may be about entries that were taken back since. */
+	if (rpc->type != RAFT_IO_APPEND_ENTRIES_RESULT || rpc->rejected != 0 ||
+	    rpc->term != c->raft.current_term || !consensus_leads(c))
 		return false;
 	shown->index =
 		rpc->last_log_index < c->raft.commit_index ? rpc->last_log_index : c->raft.commit_index;
@@ -644,6 +646,11 @@ static raft_term entry_term(const struct raft_log *log, raft_index index)
 	return log->entries[(log->front + (index - first)) % log->size].term;
 }
 
+uint64_t consensus_term_of(const struct consensus *c, uint64_t index)
+{
+	return entry_term(&c->raft.log, index);
+}
+
 /* The index from which on the log is cut off, because what comes is of another leader; else 0. */
 static raft_index conflict(const struct raft *r, const Drover__RaftRpc *rpc)
 {
@@ -681,6 +688,18 @@ static void start_without(struct consensus *c, raft_index index)
 			     "a member change of an earlier leader is taken back: begins anew without it");
 }
 
+/*
+ * libraft 0.15 counts who has an entry, and not whose it is: before anything of its own term is on its own
+ * disk a leader would commit an entry of an earlier term with the answers of others, which the next leader
+ * may still take back (Raft, figure 8; SAFETY R14). Until then it hears no answers; it asks again with its
+ * next heartbeat, and one whose disk hangs steps down.
+ */
+static bool counts_too_early(const struct raft *r, const Drover__RaftRpc *rpc)
+{
+	return r->state == RAFT_LEADER && rpc->type == RAFT_IO_APPEND_ENTRIES_RESULT && rpc->rejected == 0 &&
+	       entry_term(&r->log, r->last_stored) != r->current_term && !DR_MUTANT(older_term_counted);
+}
+
 void consensus_receive(struct consensus *c, uint64_t from, const Drover__RaftRpc *rpc)
 {
 	raft_index cut;
@@ -699,7 +718,7 @@ void consensus_receive(struct consensus *c, uint64_t from, const Drover__RaftRpc
 	 * (its leader leads again), for the old one, and frees it while it is in the log (canonical/raft
 	 * #470, #483). So nothing is cut off before that is over: the leader says it again.
 	 */
-	if (cut != 0 && rio_busy(&c->io))
+	if ((cut != 0 && rio_busy(&c->io)) || counts_too_early(&c->raft, rpc))
 		return;
 	if (rpc->type == RAFT_IO_APPEND_ENTRIES && rpc->term >= term)
 		note_heard(c, rpc->leader_commit);

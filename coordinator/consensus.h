@@ -112,6 +112,8 @@ void consensus_mark(const struct consensus *c, uint64_t *index, uint64_t *term);
  * nothing. */
 bool consensus_shown(const struct consensus *c, uint64_t from, const Drover__RaftRpc *rpc,
 		     struct logdb_seen *shown);
+/* The term of an entry of this member's log or of its snapshot; 0: not there. */
+uint64_t consensus_term_of(const struct consensus *c, uint64_t index);
 /* The newest entry of this member's log, committed or not. */
 void consensus_last(struct consensus *c, uint64_t *index, uint64_t *term);
 /* Keeps what was seen of another member beside the log, with the next write. */

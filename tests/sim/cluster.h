@@ -136,7 +136,7 @@ struct coord {
 	uint64_t stored;	 /* newest entry that its disk has acknowledged to others */
 	uint64_t must_have;	 /* of the start before */
 	bool lacks;		 /* its log ends before that */
-	uint64_t lead_term, lead_from;
+	uint64_t lead_term, lead_from, lead_commit;
 	uint64_t voted_term, voted_for; /* as libraft has it */
 };
 

@@ -534,6 +534,16 @@ static void check_own_term(struct coord *c)
 	if (c->lead_term != c->raft->current_term) {
 		c->lead_term = c->raft->current_term;
 		c->lead_from = c->raft->last_stored;
+		c->lead_commit = c->raft->commit_index;
+	}
+	/* Figure 8: what is committed by counting is of the leader's own term. */
+	if (c->raft->commit_index > c->lead_commit) {
+		if (consensus_term_of(c->server->consensus, c->raft->commit_index) < c->raft->current_term)
+			sim_broken(c->sim,
+				   "R14: %s, leader of term %llu, commits entry %llu of an earlier one",
+				   c->name, (unsigned long long)c->lead_term,
+				   (unsigned long long)c->raft->commit_index);
+		c->lead_commit = c->raft->commit_index;
 	}
 	if (c->server->leading_term == c->raft->current_term && c->raft->commit_index <= c->lead_from)
 		sim_broken(c->sim, "R14: %s decides in term %llu before anything of it is committed", c->name,
