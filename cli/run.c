@@ -102,13 +102,15 @@ static int name_boot(struct cli *cli, Drover__Request *req, uint64_t deadline_ms
 	ret = call_request(cli, &look, false, deadline_ms, &resp, err);
 	if (ret < 0)
 		return ret;
-	if (resp->n_nodes == 1 && resp->nodes[0]->boot_id.len > 0) {
+	if (resp->exit != 0) { /* no boot named would mean: whatever boot there is by then */
+		ret = dr_error_set(err, (enum dr_err)resp->exit, "%s", resp->message);
+	} else if (resp->n_nodes == 1 && resp->nodes[0]->boot_id.len > 0) {
 		verb->boot_id.len = resp->nodes[0]->boot_id.len;
 		verb->boot_id.data = arena_alloc(&cli->arena, verb->boot_id.len);
 		memcpy(verb->boot_id.data, resp->nodes[0]->boot_id.data, verb->boot_id.len);
 	}
 	drover__response__free_unpacked(resp, NULL);
-	return 0;
+	return ret;
 }
 
 static int request_run(struct cli *cli, const struct cli_parsed *p)

@@ -93,6 +93,27 @@ static void answer_with_boot(struct fake *fake, const Drover__Request *request, 
 	response->n_nodes = 1;
 }
 
+static void answer_unread(struct fake *fake, const Drover__Request *request, Drover__Response *response)
+{
+	(void)fake;
+	if (request->verb_case == DROVER__REQUEST__VERB_LIST) {
+		response->exit = 1;
+		response->message = (char *)(uintptr_t) "the state can't be read";
+	}
+}
+
+/* Without the boot the order would be for whatever boot there is when it arrives. */
+static void test_unknown_boot(void **state)
+{
+	struct fake f;
+
+	(void)state;
+	fake_init(&f, answer_unread);
+	assert_int_equal(run(&f, "node fence n1 --confirmed"), 1);
+	assert_int_equal(f.n_exchanges, 1);
+	fake_fini(&f);
+}
+
 /* What was seen to be off is that boot, however late the order arrives (SAFETY R9). */
 static void test_confirmed_boot(void **state)
 {
@@ -533,6 +554,7 @@ int main(void)
 		cmocka_unit_test(test_wait_move_refused), cmocka_unit_test(test_wait_vm),
 		cmocka_unit_test(test_wait_stop_again),	  cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_complete),	  cmocka_unit_test(test_confirmed_boot),
+		cmocka_unit_test(test_unknown_boot),
 	};
 
 	return cmocka_run_group_tests(tests, conf_write, conf_remove);
