@@ -561,6 +561,12 @@ static void put_done(void *data, int status)
 	struct put *p = data;
 	struct rio *r = p->r;
 
+	/* libraft frees a batch of entries once for each send that still holds a part of it, when the
+	 * snapshot has taken the batch out of its log: what was sent must be over before. */
+	if (!r->closing && r->deferred != NULL) {
+		env_timer_stop(r->config.env, &r->deferred_timer);
+		run_deferred(r);
+	}
 	r->in_flight--;
 	p->req->cb(p->req, status == 0 ? 0 : RAFT_IOERR);
 	free(p->conf);
