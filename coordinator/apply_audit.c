@@ -92,10 +92,9 @@ void apply_incarnation(struct apply *a, const Drover__CmdIncarnation *c)
 	/* A log that goes on from a minority gives the lost indexes once more, but no id twice (R6). */
 	for (size_t i = 0; i < DR_ARRAY_SIZE(kinds); i++)
 		db_exec(a->db,
-			"INSERT INTO counter (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET "
-			"value = "
-			"max(value, excluded.value)",
-			"su", kinds[i], a->index + IDS_AHEAD);
+			"INSERT INTO counter (name, value) VALUES (?1, ?2 + ?3) "
+			"ON CONFLICT (name) DO UPDATE SET value = max(value, ?2) + ?3",
+			"suu", kinds[i], a->index, (uint64_t)IDS_AHEAD);
 	db_exec(a->db,
 		"INSERT INTO meta (key, value) VALUES ('audit', ?) ON CONFLICT (key) DO UPDATE SET value = "
 		"excluded.value",
@@ -333,6 +332,14 @@ static void decide(struct apply *a, const struct attempt_row *t)
 
 	if (!rows_vm(a->db, t->vm, &vm))
 		return;
+	/* Begun behind what this state knows of the VM, and no host has spoken for it: the attempt says more.
+	 */
+	if (vm.generation < t->generation) {
+		db_exec(a->db, "UPDATE vm SET generation = ?, owner = ?, changed = ? WHERE name = ?", "usus",
+			t->generation, t->src[0] != '\0' ? t->src : vm.owner, a->index, t->vm);
+		if (!rows_vm(a->db, t->vm, &vm))
+			return;
+	}
 	if (is_past(a, t))
 		apply_touch(a, t->dst);
 	else if (vm.generation > t->generation)
