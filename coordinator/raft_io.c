@@ -43,6 +43,7 @@ struct rio {
 	raft_io_tick_cb tick;
 	raft_io_recv_cb recv;
 	uint64_t next_index; /* of the next entry to append */
+	uint64_t stored;     /* up to here the log is on the disk */
 	uint64_t term;	     /* stored: libraft votes before it updates its own copy */
 	uint64_t tick_timer;
 	uint64_t deferred_timer;
@@ -247,7 +248,8 @@ static int rio_load(struct raft_io *io, raft_term *term, raft_id *voted_for, str
 	*start_index = logdb_first(r->config.log);
 	*entries = l.entries;
 	*n_entries = l.n;
-	r->next_index = logdb_last(r->config.log) + 1;
+	r->stored = logdb_last(r->config.log);
+	r->next_index = r->stored + 1;
 	return 0;
 
 failed:
@@ -404,6 +406,8 @@ static bool is_about_votes(const struct raft_message *msg)
  * leader's. What lies beyond may be another leader's, and this one would count it as its own entries: it
  * would commit, and a client be answered, what a single member has. So:
  *   - an answer names nothing beyond the request that it answers;
+ *   - nothing that is not on the disk yet: libraft says of a snapshot whose last entry is being stored that
+ * it has it all, and a leader would commit what a crash can take back;
  *   - none is given when entries of an earlier term's leader are stored: the present one would take the
  *     answer for one to itself. It asks again with its next heartbeat.
  * False: not to be sent.
@@ -416,6 +420,8 @@ static bool mend_answer(const struct rio *r, struct raft_message *msg)
 		return true;
 	if (r->answering && result->last_log_index > r->matching)
 		result->last_log_index = r->matching;
+	if (result->last_log_index > r->stored)
+		result->last_log_index = r->stored;
 	return !r->late;
 }
 
@@ -486,6 +492,7 @@ struct append {
 	struct rio *r;
 	struct raft_io_append *req;
 	uint64_t term; /* in which it was asked for */
+	uint64_t last; /* entry */
 };
 
 static void append_done(void *data, int status)
@@ -497,6 +504,7 @@ static void append_done(void *data, int status)
 	/* After a failed append nothing is true any more (SAFETY R15): the writer's on_fatal ends this
 	 * process. libraft does not hear of it: 0.15 crashes when it takes back one of several appends. */
 	if (status == 0) {
+		r->stored = a->last;
 		r->late = a->term != r->term;
 		a->req->cb(a->req, 0);
 		if (r->in_flight == 0)
@@ -528,6 +536,7 @@ static int rio_append(struct raft_io *io, struct raft_io_append *req, const stru
 	a->r = r;
 	a->req = req;
 	a->term = r->term;
+	a->last = r->next_index + n - 1;
 	req->cb = cb;
 	if (logwriter_append(r->config.writer, out, n, append_done, a) < 0) {
 		free(a);
@@ -545,12 +554,15 @@ static int rio_truncate(struct raft_io *io, raft_index index)
 	if (logwriter_truncate(r->config.writer, index) < 0)
 		return RAFT_NOMEM;
 	r->next_index = index;
+	if (r->stored >= index)
+		r->stored = index - 1;
 	return 0;
 }
 
 struct put {
 	struct rio *r;
 	struct raft_io_snapshot_put *req;
+	bool replaces_log; /* it came from the leader */
 	struct logdb_snapshot snapshot;
 	void *conf;
 	uint8_t *joined;
@@ -568,6 +580,8 @@ static void put_done(void *data, int status)
 		run_deferred(r);
 	}
 	r->in_flight--;
+	if (status == 0 && p->replaces_log)
+		r->stored = p->snapshot.index;
 	p->req->cb(p->req, status == 0 ? 0 : RAFT_IOERR);
 	free(p->conf);
 	free(p->joined);
@@ -604,9 +618,10 @@ static int rio_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_i
 	p->snapshot.conf = p->conf;
 	p->snapshot.data = p->joined;
 	p->snapshot.size = size;
+	p->replaces_log = trailing == 0;
 	if (logwriter_snapshot_put(r->config.writer, &p->snapshot, trailing, put_done, p) < 0)
 		goto no_memory;
-	if (trailing == 0)
+	if (p->replaces_log)
 		r->next_index = snapshot->index + 1;
 	r->in_flight++;
 	return 0;

@@ -335,7 +335,23 @@ static void test_answer_ends_with_what_was_compared(void **state)
 	expect_last(12, 2); /* nobody has contradicted it */
 }
 
-/* The same while entry 11 is still being stored when the next leader speaks. */
+/* A snapshot that ends with an entry which the disk does not have yet: libraft finds it in its log, and calls
+ * it stored. */
+static void test_answer_names_what_is_stored(void **state)
+{
+	(void)state;
+	join();
+	install(102, 2, 10);
+	until(has_applied, 10);
+	append(102, 2, 10, 2, 10, 2, "eleven");
+	install(102, 2, 11);
+	assert_true(acknowledged(2) <= 10);
+	heartbeat.term = 2;
+	until(has_acknowledged, 11);
+	assert_int_equal(acknowledged(2), 11);
+}
+
+/* Entry 11 is still being stored when the next leader speaks. */
 static void test_answer_is_for_whom_it_was_stored(void **state)
 {
 	(void)state;
@@ -359,6 +375,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cut_off_later, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_answer_ends_with_what_was_compared, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_answer_names_what_is_stored, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_answer_is_for_whom_it_was_stored, setup, teardown),
 	};
 
