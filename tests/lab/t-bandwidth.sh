@@ -16,9 +16,9 @@ drover limit set --bandwidth 50MB >/dev/null
 sampler=''
 # shellcheck disable=SC2016 # awk expands it
 sent_bytes() { lab exec "$1" awk -F'[: ]+' '$2 == "mig1" { print $11 }' /proc/net/dev; } # NODE
-sample_start() { # NODE
+sample_start() { # NODE MOVES
 	mkfifo "$LAB_DIR/sampler"
-	lab exec "$1" "$TEST_SOURCE/rate-sample" mig1 "$LIMIT" <"$LAB_DIR/sampler" >"$LAB_DIR/rates" &
+	lab exec "$1" "$TEST_SOURCE/rate-sample" mig1 "$LIMIT" "$2" <"$LAB_DIR/sampler" >"$LAB_DIR/rates" &
 	sampler=$!
 	exec 7>"$LAB_DIR/sampler"
 	tx_before=$(sent_bytes "$1")
@@ -40,7 +40,7 @@ agree() { # BYTES-WIRE: the counter includes headers (4.5 %) and what is repeate
 
 note "one move"
 drover limit set --max-moves 1 >/dev/null
-sample_start node1
+sample_start node1 1
 drover vm move vm1 --to node2 --wait >/dev/null
 sample_end node1
 agree "$(djson move list | jq '[.moves[].bytes_wire] | add')"
@@ -48,7 +48,7 @@ agree "$(djson move list | jq '[.moves[].bytes_wire] | add')"
 note "four moves"
 drover vm move vm1 --to node1 --wait >/dev/null
 drover limit set --max-moves 4 >/dev/null
-sample_start node1
+sample_start node1 4
 drover node drain node1 --wait || fail "the drain failed"
 sample_end node1
 agree "$(djson drain show node1 | jq '[.moves[].bytes_wire] | add')"
