@@ -406,8 +406,8 @@ static bool is_about_votes(const struct raft_message *msg)
  * leader's. What lies beyond may be another leader's, and this one would count it as its own entries: it
  * would commit, and a client be answered, what a single member has. So:
  *   - an answer names nothing beyond the request that it answers;
- *   - nothing that is not on the disk yet: libraft says of a snapshot whose last entry is being stored that
- * it has it all, and a leader would commit what a crash can take back;
+ *   - nothing that is not on the disk yet: a snapshot whose last entry is still being stored libraft calls
+ *     stored, and a leader would commit what a crash can take back;
  *   - none is given when entries of an earlier term's leader are stored: the present one would take the
  *     answer for one to itself. It asks again with its next heartbeat.
  * False: not to be sent.
@@ -471,7 +471,6 @@ static int stored(struct rio *r, int ret)
 static int rio_set_term(struct raft_io *io, raft_term term)
 {
 	struct rio *r = io->impl;
-
 	int ret = logwriter_vote(r->config.writer, term, 0);
 
 	if (ret == 0)
