@@ -27,6 +27,10 @@ says() {
 	jq -e "$condition" <<<"$answer" >/dev/null
 }
 
+# Every coordinator has applied the same commands and has the same state. Each tells of its own soon after it has applied one, and
+# an idle cluster applies one a second: they are seen at one index.
+same_digests() { says '[.coordinators[] | [.index, .digest]] | unique | length == 1' --on "${1:-node1}" cluster status; } # [NODE]
+
 # expect_exit STATUS WORDS ARGS...: the exit status, and what the message must name.
 expect_exit() {
 	local wanted=$1 words=$2 status=0 out

@@ -16,8 +16,8 @@ other_of() { if [ "$1" = node1 ]; then echo node2; else echo node1; fi; }
 quorate() { says ".quorate == $2" --on "$1" cluster status; }
 leads() { says ".leader == \"$1\" and .quorate" --on "$1" cluster status; }
 whole() { says '.quorate and ([.coordinators[] | select(.state == "voter" or .state == "leader")] | length) == 2' --on "$1" cluster status; }
-# As far as each other's last word tells, and nobody says that they differ at the same index.
-same_state() { says '([.coordinators[].index] | max - min) <= 5 and ([.coordinators[] | select((.error // "") != "")] | length) == 0' --on "$1" cluster status; }
+# And nobody says that they differ.
+same_state() { same_digests "$1" && says '[.coordinators[] | select((.error // "") != "")] | length == 0' --on "$1" cluster status; }
 writes() { drover --on "$1" --timeout 3s limit set --max-moves "$2" >/dev/null 2>&1; }
 max_moves() { djq .defaults.max_moves --on "$1" limit show; }
 logged() { grep -q "$2" "$LAB_DIR/log/$1-coordinator.log"; } # NODE TEXT
