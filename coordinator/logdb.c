@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/mutant.h"
 #include "coordinator/logdb_private.h"
+#include "coordinator/logdb_wal.h"
 
 _Static_assert(LOGDB_CHAIN == SHA256_DIGEST_LENGTH, "the chain is SHA-256");
 
@@ -61,8 +62,6 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS seen(member INTEGER PRIMARY KEY, idx INTEGER NOT NULL,"
 	" term INTEGER NOT NULL) STRICT;";
 
-#define MARK_SYNC_EVERY 64 /* commits */
-
 struct mark {
 	uint64_t index;
 	uint8_t chain[LOGDB_CHAIN];
@@ -76,7 +75,8 @@ struct logdb {
 	uint64_t first; /* first index in the table; last + 1 when it is empty */
 	uint64_t last;
 	uint8_t chain[LOGDB_CHAIN]; /* of the entry `last` */
-	unsigned unsynced;	    /* commits since the mark was synced */
+	bool mark_unsynced;
+	bool mark_urgent; /* synced with this commit */
 };
 
 /* For the next start: this log can't be trusted, even if it looks whole. Nothing more can be done if the
@@ -205,7 +205,22 @@ static int base_set(struct logdb *log, uint64_t index, const uint8_t chain[LOGDB
 	return logdb_meta_set(log, "base", &base, sizeof(base), err);
 }
 
-static int mark_write(struct logdb *log, bool sync, struct dr_error *err)
+bool logdb_unsettled(const struct logdb *log)
+{
+	return log->mark_unsynced;
+}
+
+int logdb_settle(struct logdb *log, struct dr_error *err)
+{
+	if (fdatasync(log->mark_fd) != 0) {
+		note_unsynced(log);
+		return dr_error_errno(err, DR_ESYNC, errno, "log.mark: fdatasync");
+	}
+	log->mark_unsynced = false;
+	return 0;
+}
+
+static int mark_write(struct logdb *log, struct dr_error *err)
 {
 	struct mark m = {.index = htobe64(log->last)};
 
@@ -213,11 +228,15 @@ static int mark_write(struct logdb *log, bool sync, struct dr_error *err)
 	if (pwrite(log->mark_fd, &m, sizeof(m), 0) != (ssize_t)sizeof(m))
 		return dr_error_errno(err, errno == ENOSPC || errno == EROFS ? DR_ENOSPC : DR_EIO, errno,
 				      "log.mark: write");
-	if (sync && fdatasync(log->mark_fd) != 0) {
-		note_unsynced(log);
-		return dr_error_errno(err, DR_ESYNC, errno, "log.mark: fdatasync");
-	}
+	log->mark_unsynced = true;
 	return 0;
+}
+
+static int mark_write_durably(struct logdb *log, struct dr_error *err)
+{
+	int ret = mark_write(log, err);
+
+	return ret < 0 ? ret : logdb_settle(log, err);
 }
 
 struct verify {
@@ -375,6 +394,15 @@ static int open_sqlite(struct logdb *log, const char *path, struct dr_error *err
 	return 0;
 }
 
+/* The WAL starts anew, so that nothing is left in it that an earlier crash has torn (logdb_wal.h), and the
+ * mark names the log's end: after a power loss it may be behind. */
+static int settle_at_open(struct logdb *log, struct dr_error *err)
+{
+	if (sqlite3_exec(log->sql, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL) != SQLITE_OK)
+		return sql_error(log, err, "checkpoint");
+	return mark_write_durably(log, err);
+}
+
 /* SAFETY R15: whoever found that the log can't be trusted left a note. */
 static int check_trusted(const struct logdb *log, struct dr_error *err)
 {
@@ -395,11 +423,12 @@ static int check_trusted(const struct logdb *log, struct dr_error *err)
 struct logdb *logdb_open(const char *dir, struct dr_error *err)
 {
 	DR_AUTO_FREE char *path = NULL;
+	DR_AUTO_FREE char *wal = NULL;
 	DR_AUTO_FREE char *mark = NULL;
 	struct logdb *log = calloc(1, sizeof(*log));
 
 	if (log == NULL || (log->dir = strdup(dir)) == NULL || asprintf(&path, "%s/log.db", dir) < 0 ||
-	    asprintf(&mark, "%s/log.mark", dir) < 0) {
+	    asprintf(&wal, "%s/log.db-wal", dir) < 0 || asprintf(&mark, "%s/log.mark", dir) < 0) {
 		dr_error_set(err, DR_ENOMEM, "log.db: out of memory");
 		if (log != NULL)
 			free(log->dir);
@@ -414,8 +443,8 @@ struct logdb *logdb_open(const char *dir, struct dr_error *err)
 		free(log);
 		return NULL;
 	}
-	if (check_trusted(log, err) < 0 || open_sqlite(log, path, err) < 0 || check_pages(log, err) < 0 ||
-	    verify(log, err) < 0) {
+	if (check_trusted(log, err) < 0 || logdb_wal_check(wal, err) < 0 || open_sqlite(log, path, err) < 0 ||
+	    check_pages(log, err) < 0 || verify(log, err) < 0 || settle_at_open(log, err) < 0) {
 		logdb_close(log);
 		return NULL;
 	}
@@ -424,8 +453,12 @@ struct logdb *logdb_open(const char *dir, struct dr_error *err)
 
 void logdb_close(struct logdb *log)
 {
+	struct dr_error err = DR_ERROR_INIT;
+
 	if (log == NULL)
 		return;
+	if (logdb_unsettled(log) && logdb_settle(log, &err) < 0)
+		log_error("%s", err.text);
 	for (int i = 0; i < ST_COUNT; i++)
 		sqlite3_finalize(log->stmt[i]);
 	sqlite3_close(log->sql);
@@ -492,12 +525,12 @@ int logdb_begin(struct logdb *log, struct dr_error *err)
 
 int logdb_commit(struct logdb *log, struct dr_error *err)
 {
+	bool urgent = log->mark_urgent;
+
 	if (sqlite3_exec(log->sql, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
 		return sql_error(log, err, "commit");
-	if (++log->unsynced < MARK_SYNC_EVERY)
-		return mark_write(log, false, err);
-	log->unsynced = 0;
-	return mark_write(log, true, err);
+	log->mark_urgent = false;
+	return urgent ? mark_write_durably(log, err) : mark_write(log, err);
 }
 
 void logdb_rollback(struct logdb *log)
@@ -530,7 +563,7 @@ int logdb_append(struct logdb *log, const struct logdb_entry *e, struct dr_error
 	log->last = e->index;
 	memcpy(log->chain, chain, sizeof(chain));
 	if (e->type == LOGDB_CHANGE)
-		log->unsynced = MARK_SYNC_EVERY;
+		log->mark_urgent = true;
 	return 0;
 }
 
@@ -566,7 +599,7 @@ int logdb_truncate(struct logdb *log, uint64_t index, struct dr_error *err)
 		return ret;
 	log->last = index - 1;
 	/* The mark must never name an entry that the database gives up: lowered, durably, first. */
-	ret = mark_write(log, true, err);
+	ret = mark_write_durably(log, err);
 	if (ret < 0)
 		return ret;
 	sqlite3_bind_int64(log->stmt[ST_TRUNCATE], 1, (sqlite3_int64)index);
@@ -601,7 +634,7 @@ static int replace_all(struct logdb *log, uint64_t index, struct dr_error *err)
 
 	log->last = 0;
 	memset(log->chain, 0, sizeof(log->chain));
-	ret = mark_write(log, true, err);
+	ret = mark_write_durably(log, err);
 	if (ret < 0)
 		return ret;
 	sqlite3_bind_int64(log->stmt[ST_TRUNCATE], 1, 0);
@@ -610,7 +643,7 @@ static int replace_all(struct logdb *log, uint64_t index, struct dr_error *err)
 		return ret;
 	log->last = index;
 	log->first = index + 1;
-	log->unsynced = MARK_SYNC_EVERY;
+	log->mark_urgent = true;
 	return base_set(log, index, zero, err);
 }
 

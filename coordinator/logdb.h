@@ -9,9 +9,10 @@
  *   - log.mark, a small file beside the database, holds index and chain of the newest
  *     entry. SQLite drops a damaged WAL tail without a word; the mark then names an
  *     entry that is no longer there. The mark is written after each commit, and
- *     synced now and then: after a power loss it may be older than the log, never newer.
- *     Always behind a member list: a log that ends before one that it had is of another
- *     cluster, perhaps of one member, who is a majority.
+ *     synced by logdb_settle, soon after: after a power loss it may be older than the log, never newer.
+ *     With the commit itself behind a member list: a log that ends before one that it had is of another
+ *     cluster, perhaps of one member, who is a majority. What SQLite drops of the transactions that the mark
+ *     of a power loss does not name yet, all but the newest one, logdb_wal.h sees.
  * A log that fails either is refused with -DR_ECORRUPT: the member must not vote.
  * So is one whose fsync failed once (the file log.distrust says so): what the page cache shows of it may
  * never have reached the disk.
@@ -29,10 +30,11 @@
 
 #include "common/error.h"
 
-#define LOGDB_CHAIN    32
-#define LOGDB_UUID     16
-#define LOGDB_DISTRUST "log.distrust"
-#define LOGDB_CHANGE   3 /* type of an entry that is a member list: RAFT_CHANGE */
+#define LOGDB_CHAIN	32
+#define LOGDB_UUID	16
+#define LOGDB_DISTRUST	"log.distrust"
+#define LOGDB_SETTLE_MS 100
+#define LOGDB_CHANGE	3 /* type of an entry that is a member list: RAFT_CHANGE */
 
 struct logdb;
 
@@ -92,6 +94,10 @@ int logdb_seen_get(struct logdb *log, struct logdb_seen *seen, unsigned max, str
 int logdb_begin(struct logdb *log, struct dr_error *err);
 int logdb_commit(struct logdb *log, struct dr_error *err);
 void logdb_rollback(struct logdb *log);
+/* Whether log.mark is newer than what the disk has of it, and writes it there: to be called within
+ * LOGDB_SETTLE_MS of a commit. */
+bool logdb_unsettled(const struct logdb *log);
+int logdb_settle(struct logdb *log, struct dr_error *err);
 
 /* entry->index must be the last one + 1. */
 int logdb_append(struct logdb *log, const struct logdb_entry *entry, struct dr_error *err);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -134,31 +135,62 @@ static void finish(struct logwriter *w, struct op *batch, int status)
 		abort(); /* cannot happen on a valid eventfd; without it the loop would never learn */
 }
 
+/* The batch, if there is one, and what commits leave to be settled soon. settle_at: when, or zero. */
+static int work_off(struct logwriter *w, struct op *batch, struct timespec *settle_at, struct dr_error *err)
+{
+	struct timespec now;
+	int ret = batch != NULL ? run_batch(w, batch, err) : 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (ret < 0 || !logdb_unsettled(w->log)) {
+		*settle_at = (struct timespec){0};
+	} else if (settle_at->tv_sec == 0) {
+		*settle_at = now;
+		settle_at->tv_nsec += LOGDB_SETTLE_MS * 1000000L;
+		settle_at->tv_sec += settle_at->tv_nsec / 1000000000;
+		settle_at->tv_nsec %= 1000000000;
+	} else if (now.tv_sec > settle_at->tv_sec ||
+		   (now.tv_sec == settle_at->tv_sec && now.tv_nsec >= settle_at->tv_nsec)) {
+		*settle_at = (struct timespec){0};
+		ret = logdb_settle(w->log, err);
+	}
+	return ret;
+}
+
+/* Something is queued, something is to be settled, or the end. */
+static void wait_for_work(struct logwriter *w, const struct timespec *settle_at)
+{
+	int rc = 0;
+
+	while (w->waiting.head == NULL && !w->stop && rc != ETIMEDOUT)
+		rc = settle_at->tv_sec == 0 ? pthread_cond_wait(&w->work, &w->mutex)
+					    : pthread_cond_timedwait(&w->work, &w->mutex, settle_at);
+}
+
 static void *thread_main(void *data)
 {
 	struct logwriter *w = data;
+	struct timespec settle_at = {0};
+	struct op *batch;
 
 	pthread_mutex_lock(&w->mutex);
-	for (;;) {
+	do {
 		struct dr_error err = DR_ERROR_INIT;
-		struct op *batch;
 		int status;
 
-		while (w->waiting.head == NULL && !w->stop)
-			pthread_cond_wait(&w->work, &w->mutex);
+		wait_for_work(w, &settle_at);
 		batch = queue_take_all(&w->waiting);
-		if (batch == NULL)
-			break;
 		status = w->error.code != DR_OK ? -(int)w->error.code : 0;
 		if (status == 0) {
 			pthread_mutex_unlock(&w->mutex);
-			status = run_batch(w, batch, &err);
+			status = work_off(w, batch, &settle_at, &err);
 			pthread_mutex_lock(&w->mutex);
 			if (status < 0)
 				w->error = err;
 		}
-		finish(w, batch, status);
-	}
+		if (batch != NULL || status < 0)
+			finish(w, batch, status);
+	} while (batch != NULL || !w->stop);
 	pthread_mutex_unlock(&w->mutex);
 	return NULL;
 }
@@ -207,6 +239,7 @@ struct logwriter *logwriter_new(qb_loop_t *loop, struct logdb *log, logwriter_fa
 				struct dr_error *err)
 {
 	struct logwriter *w = calloc(1, sizeof(*w));
+	pthread_condattr_t monotonic;
 	int rc;
 
 	if (w == NULL) {
@@ -226,7 +259,10 @@ struct logwriter *logwriter_new(qb_loop_t *loop, struct logdb *log, logwriter_fa
 		return NULL;
 	}
 	pthread_mutex_init(&w->mutex, NULL);
-	pthread_cond_init(&w->work, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->work, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&w->settled, NULL);
 	rc = pthread_create(&w->thread, NULL, thread_main, w);
 	if (rc != 0 || qb_loop_poll_add(loop, QB_LOOP_HIGH, w->event_fd, POLLIN, w, on_event) != 0)

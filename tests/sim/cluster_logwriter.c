@@ -35,6 +35,7 @@ struct logwriter {
 	struct dr_error error; /* the first one, final */
 	bool fatal_told;
 	bool busy;
+	bool settling;
 	bool freed;
 };
 
@@ -139,6 +140,19 @@ static void ev_complete(struct sim *sim, struct sim_event *ev)
 
 static void kick(struct logwriter *w);
 
+static void ev_settle(struct sim *sim, struct sim_event *ev)
+{
+	struct logwriter *w = ev->obj;
+	struct dr_error err = DR_ERROR_INIT;
+
+	(void)sim;
+	w->settling = false;
+	if (w->freed || w->error.code != DR_OK || !logdb_unsettled(w->log) || logdb_settle(w->log, &err) == 0)
+		return;
+	w->error = err;
+	complete(w);
+}
+
 static void ev_disk(struct sim *sim, struct sim_event *ev)
 {
 	struct logwriter *w = ev->obj;
@@ -147,6 +161,10 @@ static void ev_disk(struct sim *sim, struct sim_event *ev)
 		return;
 	w->busy = false;
 	run_batch(w);
+	if (!w->settling && logdb_unsettled(w->log)) {
+		w->settling = true;
+		sim_post(sim, LOGDB_SETTLE_MS * SIM_MS, &w->coord->proc, ev_settle, w);
+	}
 	sim_post(sim, sim_between(sim, 20, 200), &w->coord->proc, ev_complete, w);
 	if (w->waiting != NULL)
 		kick(w);

@@ -54,7 +54,7 @@ static const struct mutant mutants[] = {
 	{"R14", 1, {.mutant = "leads_at_once", .faults = "leader-kill"}},
 	{"R14", 1, {.mutant = "older_term_counted", .faults = "leader-kill,cut-coords,disk-slow"}},
 	{"R15", 1, {.mutant = "chain_unchecked", .faults = "disk-flip"}},
-	{"R15", 1, {.mutant = "mark_unchecked", .faults = "disk-flip"}},
+	{"R15", 700, {.mutant = "mark_unchecked", .faults = "disk-flip"}},
 	{"R15", 1, {.mutant = "old_log_votes", .faults = "disk-old,relay-kill,late"}},
 	{"R15",
 	 1,

@@ -189,6 +189,126 @@ static void test_wal_bit_flip_is_refused(void **state)
 	assert_int_equal(err.code, DR_ECORRUPT);
 }
 
+struct wal {
+	uint8_t *bytes;
+	size_t size;
+	size_t frame_size;
+	size_t last_transaction; /* where its first frame begins */
+};
+
+static void wal_path(const char *dir, char path[128])
+{
+	snprintf(path, 128, "%s/log.db-wal", dir);
+}
+
+static struct wal wal_read(const char *dir)
+{
+	struct wal w = {.frame_size = 24 + 4096};
+	char path[128];
+	struct stat st;
+	int fd;
+
+	wal_path(dir, path);
+	fd = open(path, O_RDONLY);
+	assert_int_equal(fstat(fd, &st), 0);
+	w.size = (size_t)st.st_size;
+	w.bytes = malloc(w.size);
+	assert_int_equal(read(fd, w.bytes, w.size), st.st_size);
+	close(fd);
+	assert_int_equal((w.size - 32) % w.frame_size, 0);
+	/* The newest frame ends a transaction; behind the one before that does, the newest begins. */
+	for (w.last_transaction = w.size - w.frame_size; w.last_transaction > 32;
+	     w.last_transaction -= w.frame_size) {
+		const uint8_t *before = w.bytes + w.last_transaction - w.frame_size;
+
+		if (memcmp(before + 4, "\0\0\0\0", 4) != 0)
+			break;
+	}
+	return w;
+}
+
+/* As after a power loss that took what was not synced of the mark. */
+static void wal_write(const char *dir, const struct wal *w, size_t size)
+{
+	char path[128];
+	int fd;
+
+	wal_path(dir, path);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_int_equal(write(fd, w->bytes, size), (ssize_t)size);
+	close(fd);
+	snprintf(path, sizeof(path), "%s/log.mark", dir);
+	assert_int_equal(truncate(path, 0), 0);
+}
+
+/* SQLite would go back to before any of them, without a word. */
+static void test_wal_is_cut_off_nowhere_but_at_its_end(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct wal w;
+
+	write_and_die(f->dir);
+	w = wal_read(f->dir);
+	assert_true(w.last_transaction > w.size / 2 && w.last_transaction < w.size);
+	for (size_t at = 32; at < w.last_transaction; at += 389) {
+		w.bytes[at] ^= 0x04;
+		wal_write(f->dir, &w, w.size);
+		err = (struct dr_error)DR_ERROR_INIT;
+		assert_null(logdb_open(f->dir, &err));
+		assert_int_equal(err.code, DR_ECORRUPT);
+		w.bytes[at] ^= 0x04;
+	}
+	w.bytes[17] ^= 0x01; /* the header's salt */
+	wal_write(f->dir, &w, w.size);
+	assert_null(logdb_open(f->dir, &err));
+	assert_int_equal(err.code, DR_ECORRUPT);
+	free(w.bytes);
+}
+
+/* What a crash leaves of a transaction that was never acknowledged. */
+static void test_torn_end_of_the_wal(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb *log;
+	struct wal w;
+
+	write_and_die(f->dir);
+	w = wal_read(f->dir);
+	memset(w.bytes + w.last_transaction, 0x55, 512);
+	wal_write(f->dir, &w, w.size);
+	log = logdb_open(f->dir, &err);
+	assert_non_null(log);
+	expect_range(log, 1, 19);
+	append(log, 20, 20);
+	logdb_close(log);
+	free(w.bytes);
+}
+
+/* Frames that a torn transaction left behind are not taken for what came after a newer one. */
+static void test_second_torn_end_of_the_wal(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb *log;
+	struct wal w;
+	struct stat st;
+	char path[128];
+
+	write_and_die(f->dir);
+	w = wal_read(f->dir);
+	memset(w.bytes + w.last_transaction, 0x55, 512);
+	wal_write(f->dir, &w, w.size);
+	free(w.bytes);
+	log = logdb_open(f->dir, &err);
+	assert_non_null(log);
+	wal_path(f->dir, path);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, 0);
+	logdb_close(log);
+}
+
 static void test_changed_entry_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -303,6 +423,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_append_truncate_reopen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wal_bit_flip_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_wal_is_cut_off_nowhere_but_at_its_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_torn_end_of_the_wal, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_second_torn_end_of_the_wal, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_entry_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_vote_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_identity_is_refused, setup, teardown),
