@@ -18,6 +18,8 @@
 _Static_assert(LOGDB_CHAIN == SHA256_DIGEST_LENGTH, "the chain is SHA-256");
 
 enum statement {
+	ST_BEGIN,
+	ST_COMMIT,
 	ST_META_GET,
 	ST_META_SET,
 	ST_APPEND,
@@ -33,6 +35,8 @@ enum statement {
 };
 
 static const char *const statements[ST_COUNT] = {
+	[ST_BEGIN] = "BEGIN IMMEDIATE",
+	[ST_COMMIT] = "COMMIT",
 	[ST_META_GET] = "SELECT value FROM meta WHERE key = ?1",
 	[ST_META_SET] = "INSERT INTO meta(key, value) VALUES(?1, ?2) "
 			"ON CONFLICT(key) DO UPDATE SET value = excluded.value",
@@ -518,17 +522,16 @@ int logdb_seen_get(struct logdb *log, struct logdb_seen *seen, unsigned max, str
 
 int logdb_begin(struct logdb *log, struct dr_error *err)
 {
-	return sqlite3_exec(log->sql, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
-		       ? 0
-		       : sql_error(log, err, "begin");
+	return run(log, ST_BEGIN, err, "begin");
 }
 
 int logdb_commit(struct logdb *log, struct dr_error *err)
 {
 	bool urgent = log->mark_urgent;
+	int ret = run(log, ST_COMMIT, err, "commit");
 
-	if (sqlite3_exec(log->sql, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-		return sql_error(log, err, "commit");
+	if (ret < 0)
+		return ret;
 	log->mark_urgent = false;
 	return urgent ? mark_write_durably(log, err) : mark_write(log, err);
 }

@@ -214,11 +214,12 @@ static struct db_statement *lookup(struct db *db, const char *sql)
 	return NULL;
 }
 
-static sqlite3_stmt *take_statement(struct db *db, const char *sql, bool *own)
+/* *slot: to be given back with it; NULL: not from the cache. */
+static sqlite3_stmt *take_statement(struct db *db, const char *sql, struct db_statement **slot)
 {
 	struct db_statement *s;
 
-	*own = false;
+	*slot = NULL;
 	if (db->fail_in > 0 && --db->fail_in == 0)
 		db_fail(db, DR_EIO, "state database: failed for a test (%s)", sql);
 	if (db->failed.code != DR_OK)
@@ -226,30 +227,23 @@ static sqlite3_stmt *take_statement(struct db *db, const char *sql, bool *own)
 	s = lookup(db, sql);
 	if (s != NULL) {
 		s->busy = true;
+		*slot = s;
 		return s->stmt;
 	}
-	if (db->failed.code != DR_OK)
-		return NULL;
-	*own = true;
-	return prepare(db, sql);
+	return db->failed.code == DR_OK ? prepare(db, sql) : NULL;
 }
 
-static void give_statement(struct db *db, sqlite3_stmt *stmt, bool own)
+static void give_statement(sqlite3_stmt *stmt, struct db_statement *slot)
 {
 	if (stmt == NULL)
 		return;
-	if (own) {
+	if (slot == NULL) {
 		sqlite3_finalize(stmt);
 		return;
 	}
 	sqlite3_reset(stmt);
 	sqlite3_clear_bindings(stmt);
-	for (size_t i = 0; i < DB_STATEMENTS; i++) {
-		if (db->statements[i].stmt == stmt) {
-			db->statements[i].busy = false;
-			return;
-		}
-	}
+	slot->busy = false;
 }
 
 static void bind_values(struct db *db, sqlite3_stmt *stmt, const char *sql, const char *types, va_list ap)
@@ -284,8 +278,8 @@ static void bind_values(struct db *db, sqlite3_stmt *stmt, const char *sql, cons
 
 int db_exec(struct db *db, const char *sql, const char *types, ...)
 {
-	bool own;
-	sqlite3_stmt *stmt = take_statement(db, sql, &own);
+	struct db_statement *slot;
+	sqlite3_stmt *stmt = take_statement(db, sql, &slot);
 	va_list ap;
 	int changes = 0;
 
@@ -303,15 +297,14 @@ int db_exec(struct db *db, const char *sql, const char *types, ...)
 			changes = sqlite3_changes(db->sqlite);
 		check_transaction(db, sql);
 	}
-	give_statement(db, stmt, own);
+	give_statement(stmt, slot);
 	return db->failed.code != DR_OK ? -(int)db->failed.code : changes;
 }
 
 static void query_va(struct db *db, struct db_rows *rows, const char *sql, const char *types, va_list ap)
 {
 	rows->db = db;
-	rows->own = false;
-	rows->stmt = take_statement(db, sql, &rows->own);
+	rows->stmt = take_statement(db, sql, &rows->slot);
 	if (rows->stmt != NULL)
 		bind_values(db, rows->stmt, sql, types, ap);
 }
@@ -327,7 +320,7 @@ void db_query(struct db *db, struct db_rows *rows, const char *sql, const char *
 
 void db_done(struct db_rows *rows)
 {
-	give_statement(rows->db, rows->stmt, rows->own);
+	give_statement(rows->stmt, rows->slot);
 	rows->stmt = NULL;
 }
 

@@ -58,7 +58,7 @@ int db_exec(struct db *db, const char *sql, const char *types, ...);
 struct db_rows {
 	struct db *db;
 	void *stmt;
-	bool own; /* not from the cache: a second use of a statement that is running */
+	struct db_statement *slot; /* of the cache; NULL: a second use of a statement that is running */
 };
 void db_query(struct db *db, struct db_rows *rows, const char *sql, const char *types, ...);
 /* true: there is a row. After false (end or error) the rows are closed. */
