@@ -154,11 +154,14 @@ static void audit_vm(struct apply *a, const char *node, const Drover__VmFact *f)
 static bool adopt(struct apply *a, const Drover__MoveFact *f)
 {
 	static const uint8_t no_key[32]; /* the agents keep theirs */
+	struct move_row move;
 	struct vm_row vm;
 
 	if (f->phase == DROVER__MOVE_PHASE__PHASE_NONE || f->phase == DROVER__MOVE_PHASE__PHASE_GONE ||
 	    !rows_vm(a->db, f->vm, &vm))
 		return false;
+	if (rows_move(a->db, f->move, &move) && strcmp(move.vm, f->vm) != 0)
+		return false; /* no attempt of that move is about this VM */
 	db_exec(a->db,
 		"INSERT INTO move (id, vm, drain, kind, mode, network, want_to, priority, memory, src, dst, "
 		"state,"
@@ -225,6 +228,23 @@ static void forget_finished(struct apply *a, const char *node)
 	db_exec(a->db, "UPDATE move_attempt SET dst_gone = 1 WHERE dst = ? AND decision <> 0", "s", node);
 }
 
+static bool is_value(const ProtobufCEnumDescriptor *type, int value)
+{
+	return protobuf_c_enum_descriptor_get_value(type, value) != NULL;
+}
+
+/* A state or phase that means nothing here would stay in the rows. */
+static bool has_unknown_words(const Drover__CmdNodeAudit *c)
+{
+	for (size_t i = 0; i < c->n_vms; i++)
+		if (!is_value(&drover__vm_state__descriptor, (int)c->vms[i]->state))
+			return true;
+	for (size_t i = 0; i < c->n_moves; i++)
+		if (!is_value(&drover__move_phase__descriptor, (int)c->moves[i]->phase))
+			return true;
+	return false;
+}
+
 void apply_node_audit(struct apply *a, const Drover__CmdNodeAudit *c)
 {
 	struct node_row node;
@@ -234,6 +254,11 @@ void apply_node_audit(struct apply *a, const Drover__CmdNodeAudit *c)
 	if (!rows_audit(a->db) || !node.session || !msg_same_bytes(&c->start_id, node.start_id, ROWS_ID)) {
 		apply_refuse(a, DR_EREFUSED, "not the word of the present agent of %s, or none is waited for",
 			     c->node);
+		return;
+	}
+	if (has_unknown_words(c)) {
+		apply_refuse(a, DR_EREFUSED,
+			     "the word of %s has states of VMs or moves that are not known here", c->node);
 		return;
 	}
 	for (size_t i = 0; i < c->n_vms; i++)

@@ -60,6 +60,7 @@ static void sessions(struct core *c)
 }
 
 static bool second_attempt;
+static const char *moved_vm = "vm1";
 
 static uint32_t speak(struct core *c, const char *node, uint8_t id, const char *vm, uint64_t generation,
 		      Drover__VmState vm_state, uint64_t move, Drover__MoveRole role, Drover__MovePhase phase)
@@ -82,7 +83,7 @@ static uint32_t speak(struct core *c, const char *node, uint8_t id, const char *
 	part.move = move;
 	part.attempt = second_attempt ? 2 : 1;
 	part.generation = core_vm(c, "vm1").generation;
-	part.vm = (char *)"vm1";
+	part.vm = (char *)(uintptr_t)moved_vm;
 	part.role = role;
 	part.phase = phase;
 	return core_apply(c, &cmd);
@@ -308,6 +309,43 @@ static void test_unknown_attempt(void **state)
 	assert_string_equal(core_move(c, id).state, "committed");
 }
 
+/* Whoever says that an attempt of vm1's move was about another VM does not change the move. */
+static void test_another_vm_in_a_known_move(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+
+	core_vm_run(c, "vm2", 102, "node2", 2, 128 * MIB, 0);
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	second_attempt = true;
+	moved_vm = "vm2";
+	assert_int_equal(speak(c, "node2", 2, "vm2", core_vm(c, "vm2").generation,
+			       DROVER__VM_STATE__VM_PAUSED, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__SRC_RELEASED),
+			 0);
+	second_attempt = false;
+	moved_vm = "vm1";
+	assert_int_equal(core_move(c, id).attempt, 1);
+	assert_false(db_exists(c->db, "SELECT 1 FROM move_attempt WHERE vm = 'vm2'", ""));
+	assert_true(core_vm(c, "vm2").move == 0);
+}
+
+static void test_unknown_words(void **state)
+{
+	struct core *c = *state;
+	uint64_t id = moving(c);
+	uint64_t g = core_vm(c, "vm1").generation;
+
+	assert_int_equal(begin(c, 2), 0);
+	sessions(c);
+	assert_int_equal(speak(c, "node1", 1, "vm1", g, (Drover__VmState)99, SILENT), 6);
+	assert_int_equal(
+		speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC, (Drover__MovePhase)99), 6);
+	assert_int_equal(core_attempt(c, id, 1).src_phase, DROVER__MOVE_PHASE__PHASE_NONE);
+	assert_int_equal(audit_end(c), 6); /* node1 has not spoken */
+}
+
 /* An abort that was heard everywhere, but not noted here: later attempts have raised the agents' floors, so
  * they would not answer for it. */
 static void test_decided_and_over(void **state)
@@ -529,6 +567,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_gone_elsewhere, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_attempt, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_another_vm_in_a_known_move, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_words, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_decided_and_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_side_doors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_words_of_no_use, setup, teardown),
