@@ -16,6 +16,8 @@
 #include "coordinator/rows.h"
 #include "db/db.h"
 
+#define MIB (1ull << 20)
+
 struct core {
 	struct db *db;
 	uint64_t index;
@@ -237,6 +239,17 @@ static inline uint32_t core_assign(struct core *c, uint64_t id, const char *to)
 	return core_apply(c, &cmd);
 }
 
+/* vm1 to node2, assigned. */
+static inline uint64_t core_assigned(struct core *c)
+{
+	uint64_t id;
+
+	assert_int_equal(core_move_create(c, "vm1", ""), 0);
+	id = c->last.object_id;
+	assert_int_equal(core_assign(c, id, "node2"), 0);
+	return id;
+}
+
 static inline uint32_t core_move_fact_full(struct core *c, const char *node, uint8_t start, uint64_t id,
 					   uint32_t attempt, Drover__MoveRole role, Drover__MovePhase phase,
 					   const char *error, uint32_t token)
@@ -341,6 +354,34 @@ static inline void core_unchanged(struct core *c, Drover__Command *cmd)
 	if (core_apply(c, cmd) != 0)
 		fail_msg("refused: %s", c->last.message);
 	assert_false(c->last.changed);
+}
+
+static inline uint64_t core_count(struct core *c, const char *sql)
+{
+	return db_get_u64(c->db, sql, "");
+}
+
+/* cmocka's: a state with node1 to node3 and vm1, which runs on node1. */
+static inline int core_setup(void **state)
+{
+	struct core *c = calloc(1, sizeof(*c));
+
+	core_init(c);
+	core_node(c, "node1", 1);
+	core_node(c, "node2", 2);
+	core_node(c, "node3", 3);
+	core_vm_run(c, "vm1", 101, "node1", 1, 128 * MIB, 0);
+	*state = c;
+	return 0;
+}
+
+static inline int core_teardown(void **state)
+{
+	struct core *c = *state;
+
+	core_fini(c);
+	free(c);
+	return 0;
 }
 
 #endif

@@ -2,30 +2,6 @@
 #include "coordinator/orders.h"
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
-static int setup(void **state)
-{
-	struct core *c = calloc(1, sizeof(*c));
-
-	core_init(c);
-	core_node(c, "node1", 1);
-	core_node(c, "node2", 2);
-	core_node(c, "node3", 3);
-	core_vm_run(c, "vm1", 101, "node1", 1, 128 * MIB, 0);
-	*state = c;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct core *c = *state;
-
-	core_fini(c);
-	free(c);
-	return 0;
-}
-
 /* A move of vm1 to node2 with both agents at the given phases. */
 static uint64_t moving(struct core *c, Drover__MovePhase src, Drover__MovePhase dst)
 {
@@ -629,29 +605,29 @@ static void test_networks(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_whole_move, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_two_words, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_word_then_only_decisions, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_phases_forward_only, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fencing, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_node_set, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fence_source_with_words, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fence_source_without_words, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fence_destination, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_new_boot, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_right_to_run, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_stop_taken_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_token, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_offline, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_drain, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_drained_already, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_dedupe, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_old_leader, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unknown_command, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_networks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_whole_move, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_two_words, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_word_then_only_decisions, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_phases_forward_only, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_fencing, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_node_set, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_fence_source_with_words, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_fence_source_without_words, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_fence_destination, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_new_boot, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_right_to_run, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_stop_taken_back, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_limits, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_memory, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_token, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_offline, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_drain, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_drained_already, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_cancel, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_dedupe, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_old_leader, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_command, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_networks, core_setup, core_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

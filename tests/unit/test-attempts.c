@@ -1,44 +1,11 @@
 /* Moves and drains: what is refused, what is said about it, and crowds that no single query holds. */
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
 static int setup(void **state)
 {
-	struct core *c = calloc(1, sizeof(*c));
-
-	core_init(c);
-	core_node(c, "node1", 1);
-	core_node(c, "node2", 2);
-	core_node(c, "node3", 3);
-	core_vm_run(c, "vm1", 101, "node1", 1, 128 * MIB, 0);
-	assert_int_equal(core_vm_add(c, "off", 102, "node1", 64 * MIB, 0), 0);
-	*state = c;
+	core_setup(state);
+	assert_int_equal(core_vm_add(*state, "off", 102, "node1", 64 * MIB, 0), 0);
 	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct core *c = *state;
-
-	core_fini(c);
-	free(c);
-	return 0;
-}
-
-static uint64_t count(struct core *c, const char *sql)
-{
-	return db_get_u64(c->db, sql, "");
-}
-
-static uint64_t assigned(struct core *c)
-{
-	uint64_t id;
-
-	assert_int_equal(core_move_create(c, "vm1", ""), 0);
-	id = c->last.object_id;
-	assert_int_equal(core_assign(c, id, "node2"), 0);
-	return id;
 }
 
 static void set_limit(struct core *c, const char *key, uint32_t value)
@@ -176,7 +143,7 @@ static void test_assign(void **state)
 static void test_fail(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 
 	CORE_BODY(cmd, body, MOVE_FAIL, move_fail, Drover__CmdMoveFail, drover__cmd_move_fail);
 	body.move = 5;
@@ -208,7 +175,7 @@ static void test_fail(void **state)
 static void test_cancel(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 
 	CORE_BODY(cmd, body, MOVE_CANCEL, move_cancel, Drover__CmdMoveCancel, drover__cmd_move_cancel);
 	body.move = 5;
@@ -257,7 +224,7 @@ static void test_outcomes(void **state)
 	struct core *c = *state;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		uint64_t id = assigned(c);
+		uint64_t id = core_assigned(c);
 
 		assert_int_equal(core_abort(c, id, 1, rows[i].outcome), 0);
 		assert_int_equal(core_dst(c, "node2", 2, id, 1, DROVER__MOVE_PHASE__PHASE_GONE), 0);
@@ -281,7 +248,7 @@ static void test_outcomes(void **state)
 static void test_facts(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 	Drover__MoveFact fact = DROVER__MOVE_FACT__INIT;
 	Drover__MoveStats stats = DROVER__MOVE_STATS__INIT;
 	Drover__DiskProof proof = DROVER__DISK_PROOF__INIT;
@@ -330,12 +297,12 @@ static void test_facts(void **state)
 	stats.passes = 3;
 	fact.stats = &stats;
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM event WHERE text LIKE 'it is%slow'"), 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM event WHERE text LIKE 'it is%slow'"), 1);
 	fact.n_events = 2; /* the same report again, with more */
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM event WHERE text LIKE 'it is%slow'"), 2);
-	assert_int_equal(count(c, "SELECT count(*) FROM move_attempt WHERE length(proofs) > 0"), 1);
-	assert_int_equal(count(c, "SELECT count(*) FROM move_attempt WHERE length(stats) > 0"), 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM event WHERE text LIKE 'it is%slow'"), 2);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM move_attempt WHERE length(proofs) > 0"), 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM move_attempt WHERE length(stats) > 0"), 1);
 	assert_string_equal(core_move(c, id).state, "preparing");
 	/* The first error stays, whoever says another one. */
 	fact.error = (char *)"first";
@@ -348,7 +315,8 @@ static void test_facts(void **state)
 					     DROVER__MOVE_PHASE__DST_PREPARING, "third", 0),
 			 0);
 	assert_int_equal(
-		count(c, "SELECT count(*) FROM move_attempt WHERE src_error = 'first' AND error_exit = 6"),
+		core_count(c,
+			   "SELECT count(*) FROM move_attempt WHERE src_error = 'first' AND error_exit = 6"),
 		1);
 }
 
@@ -356,7 +324,7 @@ static void test_facts(void **state)
 static void test_many_events(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 	Drover__MoveFact fact = DROVER__MOVE_FACT__INIT;
 	char text[20][8];
 	char *events[20];
@@ -377,13 +345,13 @@ static void test_many_events(void **state)
 	fact.events = events;
 	fact.n_events = 20;
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM event WHERE text GLOB 'e [0-9]*'"), 16);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM event WHERE text GLOB 'e [0-9]*'"), 16);
 }
 
 static void test_switch(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 
 	CORE_BODY(cmd, body, MOVE_SWITCH, move_switch, Drover__CmdMoveSwitch, drover__cmd_move_switch);
 	body.move = 5;
@@ -415,7 +383,7 @@ static void test_switch(void **state)
 static void test_decisions_match(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 	uint64_t generation = core_vm(c, "vm1").generation;
 
 	assert_int_equal(core_src(c, "node1", 1, id, 1, DROVER__MOVE_PHASE__SRC_RELEASED), 0);
@@ -497,14 +465,14 @@ static void test_unmovable(void **state)
 	assert_int_equal(core_vm(c, "vm3").move, 0);
 	assert_int_not_equal(core_vm(c, "vm2").move, 0);
 	assert_int_not_equal(core_vm(c, "off").move, 0);
-	assert_int_equal(count(c,
-			       "SELECT count(*) FROM move WHERE vm = 'vm1' AND state = 'failed' AND exit = 6"
-			       " AND error LIKE '%--no-move%'"),
-			 1);
-	assert_int_equal(count(c,
-			       "SELECT count(*) FROM move WHERE vm = 'vm3' AND state = 'failed' AND exit = 6"
-			       " AND error LIKE '%--hostdev%'"),
-			 1);
+	assert_int_equal(
+		core_count(c, "SELECT count(*) FROM move WHERE vm = 'vm1' AND state = 'failed' AND exit = 6"
+			      " AND error LIKE '%--no-move%'"),
+		1);
+	assert_int_equal(
+		core_count(c, "SELECT count(*) FROM move WHERE vm = 'vm3' AND state = 'failed' AND exit = 6"
+			      " AND error LIKE '%--hostdev%'"),
+		1);
 	CORE_BODY(cmd2, to, DRAIN_STATE, drain_state, Drover__CmdDrainState, drover__cmd_drain_state);
 	to.drain = drain;
 	to.to = (char *)"cancelled";
@@ -578,7 +546,7 @@ static void test_drain_states(void **state)
 static void test_drain_takes_over(void **state)
 {
 	struct core *c = *state;
-	uint64_t switching = assigned(c);
+	uint64_t switching = core_assigned(c);
 	uint64_t aborted;
 	uint64_t drain;
 
@@ -666,11 +634,11 @@ static void test_crowd_dies(void **state)
 	body.node = (char *)"node1";
 	body.proof = (char *)"operator";
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM move_attempt WHERE decision = 2 AND src_gone = 1"),
-			 40);
+	assert_int_equal(
+		core_count(c, "SELECT count(*) FROM move_attempt WHERE decision = 2 AND src_gone = 1"), 40);
 	assert_int_equal(rows_slots(c->db, "node1"), 0);
 	assert_int_equal(rows_slots(c->db, "node2"), 20);
-	assert_int_equal(count(c, "SELECT count(*) FROM vm WHERE state <> 1"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM vm WHERE state <> 1"), 0);
 	assert_int_equal(c->last.n_touched, 3);
 }
 
@@ -687,8 +655,8 @@ static void test_crowd_is_drained(void **state)
 	body.drain = drain;
 	body.to = (char *)"cancelled";
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM move WHERE state = 'cancelled'"), 132);
-	assert_int_equal(count(c, "SELECT count(*) FROM vm WHERE move <> 0"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM move WHERE state = 'cancelled'"), 132);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM vm WHERE move <> 0"), 0);
 }
 
 /* The orders of more nodes may have changed than a result can name: all of them are asked. */
@@ -715,22 +683,22 @@ static void test_crowd_of_nodes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_create, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_create_for_drain, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_assign, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fail, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_outcomes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_facts, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_many_events, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_switch, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_decisions_match, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unmovable, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_drain_states, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_drain_takes_over, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_crowd_dies, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_crowd_is_drained, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_crowd_of_nodes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_create, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_create_for_drain, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_assign, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_fail, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_cancel, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_outcomes, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_facts, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_many_events, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_switch, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_decisions_match, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_unmovable, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_drain_states, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_drain_takes_over, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_crowd_dies, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_crowd_is_drained, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_crowd_of_nodes, setup, core_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,30 +2,6 @@
 #include "coordinator/orders.h"
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
-static int setup(void **state)
-{
-	struct core *c = calloc(1, sizeof(*c));
-
-	core_init(c);
-	core_node(c, "node1", 1);
-	core_node(c, "node2", 2);
-	core_node(c, "node3", 3);
-	core_vm_run(c, "vm1", 101, "node1", 1, 128 * MIB, 0);
-	*state = c;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct core *c = *state;
-
-	core_fini(c);
-	free(c);
-	return 0;
-}
-
 static uint32_t begin(struct core *c, uint64_t incarnation)
 {
 	CORE_BODY(cmd, body, INCARNATION_BEGIN, incarnation_begin, Drover__CmdIncarnation,
@@ -508,8 +484,8 @@ static void test_there_by_another_way(void **state)
 		assert_int_equal(core_attempt(c, id, 1).decision,
 				 i == 2 ? DROVER__MOVE_DECISION__DECISION_COMMIT
 					: DROVER__MOVE_DECISION__DECISION_ABORT);
-		teardown(state);
-		setup(state);
+		core_teardown(state);
+		core_setup(state);
 	}
 }
 
@@ -558,23 +534,23 @@ static void test_crowd(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_highest_generation_wins, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nobody_has_it, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_lost_commit, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_undecided, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_copy_may_have_run, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_commit_on_the_way, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_gone_elsewhere, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unknown_move, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unknown_attempt, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_another_vm_in_a_known_move, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unknown_words, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_decided_and_over, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_side_doors, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_words_of_no_use, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_elsewhere_after_the_word, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_there_by_another_way, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_crowd, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_highest_generation_wins, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_nobody_has_it, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_lost_commit, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_undecided, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_copy_may_have_run, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_commit_on_the_way, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_gone_elsewhere, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_move, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_attempt, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_another_vm_in_a_known_move, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_words, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_decided_and_over, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_side_doors, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_words_of_no_use, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_elsewhere_after_the_word, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_there_by_another_way, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_crowd, core_setup, core_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,8 +7,6 @@
 #include "coordinator/reports.h"
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
 /* ---------------------------------------------------------------- the world */
 
 struct fake_move {

@@ -4,8 +4,6 @@
 #include "tests/unit/core.h"
 #include "tests/unit/valgrind.h"
 
-#define MIB (1ull << 20)
-
 static void test_digest_is_of_content(void **state)
 {
 	struct db *a;

@@ -3,7 +3,6 @@
 #include "coordinator/msg.h"
 #include "tests/unit/core.h"
 
-#define MIB    (1ull << 20)
 #define SECOND UINT64_C(1000000)
 
 struct world {

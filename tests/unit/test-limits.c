@@ -13,20 +13,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	struct core *c = *state;
-
-	core_fini(c);
-	free(c);
-	return 0;
-}
-
-static uint64_t count(struct core *c, const char *sql)
-{
-	return db_get_u64(c->db, sql, "");
-}
-
 static void test_network_verbs(void **state)
 {
 	struct core *c = *state;
@@ -40,10 +26,10 @@ static void test_network_verbs(void **state)
 	body.n_networks = 1;
 	core_done(c, &cmd);
 	core_unchanged(c, &cmd);
-	assert_int_equal(count(c, "SELECT excluded FROM network WHERE name = 'mig1'"), 1);
+	assert_int_equal(core_count(c, "SELECT excluded FROM network WHERE name = 'mig1'"), 1);
 	body.verb = DROVER__NETWORK_VERB__VERB__INCLUDE;
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT excluded FROM network WHERE name = 'mig1'"), 0);
+	assert_int_equal(core_count(c, "SELECT excluded FROM network WHERE name = 'mig1'"), 0);
 	body.verb = DROVER__NETWORK_VERB__VERB__PROBE;
 	core_refused(c, &cmd, 2, "not supported");
 
@@ -72,7 +58,7 @@ static void test_network_verbs(void **state)
 	assert_true(c->last.touched_all);
 	assert_true(rows_limit(c->db, "network", "fast", "bandwidth") == 1000); /* goes with it */
 	core_node(c, "node3", 3); /* and discovery leaves the operator's name */
-	assert_int_equal(count(c, "SELECT count(*) FROM network WHERE name = 'fast'"), 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM network WHERE name = 'fast'"), 1);
 	core_refused(c, &cmd, 4, "no network 'mig1'");
 }
 
@@ -101,10 +87,10 @@ static void test_network_names(void **state)
 	one[2].prefix = 24;
 	one[2].corosync = true;
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM network"), 4);
-	assert_int_equal(count(c, "SELECT count(*) FROM network WHERE name = 'mig1'"), 1);
-	assert_int_equal(count(c, "SELECT rank FROM network WHERE subnet = '10.78.0.0/24'"), 200);
-	assert_int_equal(count(c, "SELECT rank FROM network WHERE name = 'ring0'"), 900);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM network"), 4);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM network WHERE name = 'mig1'"), 1);
+	assert_int_equal(core_count(c, "SELECT rank FROM network WHERE subnet = '10.78.0.0/24'"), 200);
+	assert_int_equal(core_count(c, "SELECT rank FROM network WHERE name = 'ring0'"), 900);
 	/* Another interface on another node: the subnet is its name. */
 	one[2].interface = (char *)"ring1";
 	one[2].address = (char *)"10.79.0.2";
@@ -112,12 +98,12 @@ static void test_network_names(void **state)
 	facts.n_addresses = 1;
 	body.node = (char *)"node2";
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM network WHERE name = 'ring0'"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM network WHERE name = 'ring0'"), 0);
 	/* Nobody is in it any more. */
 	body.node = (char *)"node1";
 	facts.n_addresses = 0;
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM network WHERE subnet = '10.78.0.0/24'"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM network WHERE subnet = '10.78.0.0/24'"), 0);
 }
 
 static void test_limits(void **state)
@@ -185,9 +171,9 @@ static void test_limits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_network_verbs, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_network_names, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_network_verbs, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_network_names, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_limits, setup, core_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,30 +3,6 @@
 #include "coordinator/plan.h"
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
-static int setup(void **state)
-{
-	struct core *c = calloc(1, sizeof(*c));
-
-	core_init(c);
-	core_node(c, "node1", 1);
-	core_node(c, "node2", 2);
-	core_node(c, "node3", 3);
-	core_vm_run(c, "vm1", 101, "node1", 1, 128 * MIB, 0);
-	*state = c;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct core *c = *state;
-
-	core_fini(c);
-	free(c);
-	return 0;
-}
-
 static void sql(struct core *c, const char *text)
 {
 	db_begin(c->db);
@@ -580,19 +556,19 @@ static void test_place(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_states, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_policy, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_machine, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_memory_under_way, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_history, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_no_path, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_best, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_offline, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_prediction, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_encryption, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unmovable, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_place, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_states, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_policy, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_machine, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_memory, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_memory_under_way, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_history, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_no_path, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_best, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_offline, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_prediction, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_encryption, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_unmovable, core_setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_place, core_setup, core_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

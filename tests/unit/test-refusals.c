@@ -1,34 +1,11 @@
 /* What apply refuses, with which words and exit, and that a refusal leaves nothing behind. */
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
 static int setup(void **state)
 {
-	struct core *c = calloc(1, sizeof(*c));
-
-	core_init(c);
-	core_node(c, "node1", 1);
-	core_node(c, "node2", 2);
-	core_node(c, "node3", 3);
-	core_vm_run(c, "vm1", 101, "node1", 1, 128 * MIB, 0);
-	assert_int_equal(core_vm_add(c, "off", 102, "node1", 64 * MIB, 0), 0);
-	*state = c;
+	core_setup(state);
+	assert_int_equal(core_vm_add(*state, "off", 102, "node1", 64 * MIB, 0), 0);
 	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct core *c = *state;
-
-	core_fini(c);
-	free(c);
-	return 0;
-}
-
-static uint64_t count(struct core *c, const char *sql)
-{
-	return db_get_u64(c->db, sql, "");
 }
 
 static void leave(struct core *c, const char *node, uint8_t start)
@@ -37,17 +14,6 @@ static void leave(struct core *c, const char *node, uint8_t start)
 	body.node = (char *)(uintptr_t)node;
 	body.start_id = core_bytes(start);
 	core_done(c, &cmd);
-}
-
-/* vm1 to node2, assigned. */
-static uint64_t assigned(struct core *c)
-{
-	uint64_t id;
-
-	assert_int_equal(core_move_create(c, "vm1", ""), 0);
-	id = c->last.object_id;
-	assert_int_equal(core_assign(c, id, "node2"), 0);
-	return id;
 }
 
 /* ---------------------------------------------------------------- cluster */
@@ -121,7 +87,7 @@ static void test_tokens(void **state)
 static void test_trim(void **state)
 {
 	struct core *c = *state;
-	uint64_t open = assigned(c);
+	uint64_t open = core_assigned(c);
 	uint64_t offline;
 	uint64_t before;
 
@@ -129,13 +95,13 @@ static void test_trim(void **state)
 	offline = c->last.object_id;
 	assert_int_equal(core_assign(c, offline, "node3"), 0);
 	assert_int_equal(core_drain(c, "node3"), 0);
-	before = count(c, "SELECT count(*) FROM event");
+	before = core_count(c, "SELECT count(*) FROM event");
 	CORE_BODY(cmd, body, TRIM, trim, Drover__CmdTrim, drover__cmd_trim);
 	assert_int_equal(core_apply(c, &cmd), 0);
-	assert_int_equal(count(c, "SELECT count(*) FROM event"), before);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM event"), before);
 	body.moves_before_index = c->index + 1;
 	assert_int_equal(core_apply(c, &cmd), 0);
-	assert_int_equal(count(c, "SELECT count(*) FROM drain"), 1); /* it goes on */
+	assert_int_equal(core_count(c, "SELECT count(*) FROM drain"), 1); /* it goes on */
 	assert_true(db_exists(c->db, "SELECT 1 FROM move WHERE id = ?", "u", open));
 	assert_false(db_exists(c->db, "SELECT 1 FROM move WHERE id = ?", "u", offline));
 	/* Ended, but the destination has not said that its part is gone (R21). */
@@ -147,8 +113,8 @@ static void test_trim(void **state)
 	assert_int_equal(rows_slots(c->db, "node2"), 1);
 	assert_int_equal(core_dst(c, "node2", 2, open, 1, DROVER__MOVE_PHASE__PHASE_GONE), 0);
 	assert_int_equal(core_apply(c, &cmd), 0);
-	assert_int_equal(count(c, "SELECT count(*) FROM move WHERE drain = 0"), 0);
-	assert_int_equal(count(c, "SELECT count(*) FROM move_attempt"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM move WHERE drain = 0"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM move_attempt"), 0);
 }
 
 /* An index can't be applied twice, nor what has fields that this program does not know (R20). */
@@ -274,7 +240,7 @@ static void member(struct core *c, uint64_t id, const char *node)
 static void test_node_remove(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 
 	member(c, 3, "node3");
 	member(c, 4, "witness");
@@ -293,7 +259,7 @@ static void test_node_remove(void **state)
 	body.node = (char *)"witness"; /* a coordinator without an agent */
 	core_done(c, &cmd);
 	core_refused(c, &cmd, 4, "no node");
-	assert_int_equal(count(c, "SELECT count(*) FROM member WHERE removed = 1"), 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM member WHERE removed = 1"), 1);
 
 	leave(c, "node3", 3);
 	assert_int_equal(core_vm_add(c, "last", 103, "node3", 1 * MIB, 0), 0);
@@ -301,10 +267,11 @@ static void test_node_remove(void **state)
 	assert_int_equal(core_assign(c, core_vm(c, "last").move, "node1"), 0);
 	body.node = (char *)"node3";
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM node WHERE name = 'node3'"), 0);
-	assert_int_equal(count(c, "SELECT count(*) FROM node_address WHERE node = 'node3'"), 0);
-	assert_int_equal(count(c, "SELECT count(*) FROM member WHERE node = 'node3' AND removed = 1"), 1);
-	assert_int_equal(count(c, "SELECT count(*) FROM drain WHERE state = 'cancelled'"), 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM node WHERE name = 'node3'"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM node_address WHERE node = 'node3'"), 0);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM member WHERE node = 'node3' AND removed = 1"),
+			 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM drain WHERE state = 'cancelled'"), 1);
 	core_refused(c, &cmd, 4, "no node");
 	/* The node may come again, above all that its agent remembers. */
 	core_node(c, "node3", 33);
@@ -371,7 +338,7 @@ static void test_failback(void **state)
 	assert_string_equal(core_vm(c, "off").owner, "node2");
 	admin(c, "node1", false, "immediate");
 	assert_int_equal(core_vm(c, "vm1").move, 0);
-	assert_int_equal(count(c, "SELECT count(*) FROM drain WHERE state = 'cancelled'"), 1);
+	assert_int_equal(core_count(c, "SELECT count(*) FROM drain WHERE state = 'cancelled'"), 1);
 	assert_string_equal(core_move(c, core_vm(c, "off").move).want_to, "node1");
 	admin(c, "node1", true, "");
 	assert_true(c->last.changed);
@@ -454,9 +421,9 @@ static void test_vm_set(void **state)
 	core_unchanged(c, &cmd2); /* kept as it was first */
 	fact.state = DROVER__VM_STATE__VM_STOPPED;
 	core_done(c, &cmd2);
-	assert_int_equal(count(c, "SELECT length(launch) > 0 FROM vm WHERE name = 'vm1'"), 1);
+	assert_int_equal(core_count(c, "SELECT length(launch) > 0 FROM vm WHERE name = 'vm1'"), 1);
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT length(launch) FROM vm WHERE name = 'vm1'"), 0);
+	assert_int_equal(core_count(c, "SELECT length(launch) FROM vm WHERE name = 'vm1'"), 0);
 	/* An offline move that waits: its definition is not to change under it. */
 	assert_int_equal(core_move_create(c, "vm1", ""), 0);
 	spec.cpus = 3;
@@ -466,7 +433,7 @@ static void test_vm_set(void **state)
 static void test_vm_remove(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 	uint64_t generation = core_vm(c, "vm1").generation;
 
 	CORE_BODY(cmd, body, VM_REMOVE, vm_remove, Drover__CmdVmRemove, drover__cmd_vm_remove);
@@ -528,7 +495,7 @@ static void test_vm_start(void **state)
 static void test_start_beside_remains(void **state)
 {
 	struct core *c = *state;
-	uint64_t id = assigned(c);
+	uint64_t id = core_assigned(c);
 
 	assert_int_equal(core_abort(c, id, 1, DROVER__CMD_MOVE_ABORT__OUTCOME__FAIL), 0);
 	assert_int_equal(core_src(c, "node1", 1, id, 1, DROVER__MOVE_PHASE__PHASE_GONE), 0);
@@ -550,7 +517,7 @@ static void test_vm_stop(void **state)
 	core_refused(c, &cmd, 4, "no VM");
 	body.vm = (char *)"off";
 	core_unchanged(c, &cmd);
-	id = assigned(c);
+	id = core_assigned(c);
 	body.vm = (char *)"vm1";
 	core_refused(c, &cmd, 6, "is being moved");
 	assert_int_equal(core_abort(c, id, 1, DROVER__CMD_MOVE_ABORT__OUTCOME__REQUEUE), 0);
@@ -604,8 +571,8 @@ static void test_vm_facts(void **state)
 	core_done(c, &cmd);
 	fact.state = DROVER__VM_STATE__VM_STATE_UNKNOWN;
 	core_done(c, &cmd);
-	assert_int_equal(count(c, "SELECT count(*) FROM event WHERE text LIKE '%had been reported stopped%'"),
-			 1);
+	assert_int_equal(
+		core_count(c, "SELECT count(*) FROM event WHERE text LIKE '%had been reported stopped%'"), 1);
 	fact.state = DROVER__VM_STATE__VM_STARTING;
 	core_done(c, &cmd);
 	fact.state = DROVER__VM_STATE__VM_PAUSED;
@@ -618,24 +585,24 @@ static void test_vm_facts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_init, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_words, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_tokens, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_trim, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_log_entries, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_sessions, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_leaving, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_health, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_node_remove, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_fencing, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_failback, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_vm_add, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_vm_set, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_vm_remove, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_vm_start, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_start_beside_remains, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_vm_stop, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_vm_facts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_init, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_words, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_tokens, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_trim, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_log_entries, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_sessions, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_leaving, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_health, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_node_remove, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_fencing, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_failback, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_vm_add, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_vm_set, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_vm_remove, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_vm_start, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_start_beside_remains, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_vm_stop, setup, core_teardown),
+		cmocka_unit_test_setup_teardown(test_vm_facts, setup, core_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

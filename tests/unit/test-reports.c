@@ -4,8 +4,6 @@
 #include "coordinator/reports.h"
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
 struct world {
 	struct core core;
 	Drover__AgentReport report;

@@ -2,8 +2,6 @@
 #include "coordinator/requests.h"
 #include "tests/unit/core.h"
 
-#define MIB (1ull << 20)
-
 struct world {
 	struct core core;
 	struct env env;
