@@ -5,7 +5,7 @@
  * For every VM named in DIR/names (one a line; read again at SIGHUP) it listens on DIR/VM.sock. Any QEMU of
  * that VM, on any node, connects its debug console there (-chardev socket,path=...,reconnect=1); beatmon
  * notes which process it was and appends what it hears, with the time, to DIR/VM.beats (beat.h). SIGTERM ends
- * it.
+ * it, and so does the end of DIR: whoever started it may have been killed before he noted its pid.
  *
  * A QEMU whose console cannot be written blocks its vCPU, so beatmon must keep reading, whatever happens; it
  * never waits for anything but its sockets.
@@ -35,7 +35,8 @@
 #define BACKLOG		64
 #define PRIORITY	(-10)
 /* QEMU writes its console byte by byte: look at a line when it is complete, not once per byte. */
-#define GATHER_NS 300000
+#define GATHER_NS  300000
+#define SILENCE_MS 1000
 
 struct partial { /* a line whose end has not come yet */
 	char text[MAX_LINE];
@@ -341,7 +342,10 @@ static void turn(void)
 		polled[n++] = (struct pollfd){.fd = vms[i]->listener, .events = POLLIN};
 	for (size_t i = 0; i < n_connections; i++)
 		polled[n++] = (struct pollfd){.fd = connections[i]->fd, .events = POLLIN};
-	if (poll(polled, n, -1) <= 0)
+	int ready = poll(polled, n, SILENCE_MS);
+	if (ready == 0 && access(directory, F_OK) != 0)
+		stop_wanted = 1;
+	if (ready <= 0)
 		return;
 
 	uint64_t time = now_us();
