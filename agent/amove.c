@@ -235,17 +235,31 @@ struct relay *amove_dst_relay(struct agent *a, uint64_t move, uint32_t attempt)
 	return am != NULL && !gone(am) && am->relay != NULL && relay_running(am->relay) ? am->relay : NULL;
 }
 
-static size_t network_index(const struct agent *a, const struct amove *am)
+static bool uses_network(const struct amove *am, const char *network)
 {
 	const Drover__MoveOrder *o = move_order(am->m);
-	int path = relay_path(am->relay);
 
-	if (path < 0 || (size_t)path >= o->n_paths || a->orders == NULL)
-		return BUDGET_NO_NETWORK;
-	for (size_t i = 0; i < a->orders->n_budgets && i < NETWORKS_MAX; i++)
-		if (strcmp(a->orders->budgets[i]->network, o->paths[path]->network) == 0)
-			return i;
-	return BUDGET_NO_NETWORK;
+	for (size_t i = 0; i < o->n_paths; i++)
+		if (relay_path_up(am->relay, i) && strcmp(o->paths[i]->network, network) == 0)
+			return true;
+	return false;
+}
+
+/* A relay has one share for all its networks: of the one with the least budget. */
+static size_t network_index(const struct agent *a, const struct amove *am)
+{
+	size_t index = BUDGET_NO_NETWORK;
+
+	for (size_t i = 0; a->orders != NULL && i < a->orders->n_budgets && i < NETWORKS_MAX; i++) {
+		const Drover__NetworkBudget *budget = a->orders->budgets[i];
+
+		if (uses_network(am, budget->network) &&
+		    (index == BUDGET_NO_NETWORK ||
+		     (budget->bandwidth != 0 && (a->orders->budgets[index]->bandwidth == 0 ||
+						 budget->bandwidth < a->orders->budgets[index]->bandwidth))))
+			index = i;
+	}
+	return index;
 }
 
 void amove_budget(struct agent *a)

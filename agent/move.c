@@ -14,7 +14,6 @@
 #define CLEANUP_MS     1000 /* between tries of the clean-up */
 #define KEY_SIZE       32
 #define NAME_MAX_BYTES 63
-#define PATHS_MAX      32
 #define PROOFS_MAX     256
 
 const char *move_phase_name(Drover__MovePhase phase)
@@ -404,9 +403,11 @@ void move_fact(struct move *m, Drover__MoveFact *fact)
 	fact->error = m->rec.error;
 	fact->error_exit = m->rec.error_exit;
 	fact->error_fatal = m->rec.error_fatal;
-	m->network = m->path < m->order->n_paths ? m->order->paths[m->path]->network : NULL;
-	m->rec.stats.n_networks = m->channel == MOVE_CHANNEL_UP && m->network != NULL ? 1 : 0;
-	m->rec.stats.networks = &m->network;
+	m->rec.stats.n_networks = 0;
+	for (size_t i = 0; i < m->order->n_paths && i < MOVE_PATHS; i++)
+		if (m->paths[i].state == MOVE_CHANNEL_UP)
+			m->networks[m->rec.stats.n_networks++] = m->order->paths[i]->network;
+	m->rec.stats.networks = m->networks;
 	fact->stats = &m->rec.stats;
 }
 
@@ -419,7 +420,7 @@ int move_order_check(const Drover__MoveOrder *o, struct dr_error *err)
 				    (unsigned long long)o->move, o->key.len, KEY_SIZE);
 	if (o->vm == NULL || o->vm[0] == '\0' || strlen(o->vm) > NAME_MAX_BYTES)
 		return dr_error_set(err, DR_EPROTO, "move %llu: bad VM name", (unsigned long long)o->move);
-	if (o->n_paths > PATHS_MAX || o->n_proofs > PROOFS_MAX)
+	if (o->n_paths > MOVE_PATHS || o->n_proofs > PROOFS_MAX)
 		return dr_error_set(err, DR_EPROTO, "move %llu: too many paths or disks",
 				    (unsigned long long)o->move);
 	if (o->role != DROVER__MOVE_ROLE__MOVE_SRC && o->role != DROVER__MOVE_ROLE__MOVE_DST)
@@ -512,8 +513,6 @@ static bool absorb(struct move *m, const struct move_event *ev)
 		if (m->relay == MOVE_RELAY_DEAD || m->relay == MOVE_RELAY_QUITTING)
 			return false;
 		m->relay = MOVE_RELAY_UP;
-		if (ev->channels > 0)
-			m->channel = MOVE_CHANNEL_UP;
 		return true;
 	case MOVE_EV_RELAY_GONE:
 		m->relay = MOVE_RELAY_DEAD;
@@ -527,6 +526,7 @@ static bool absorb(struct move *m, const struct move_event *ev)
 	case MOVE_EV_STOP:
 	case MOVE_EV_RESUME:
 	case MOVE_EV_CHANNEL_UP:
+	case MOVE_EV_CHANNEL_DOWN:
 	case MOVE_EV_CHANNEL_FAILED:
 	case MOVE_EV_RELAY_NEED_CHANNEL:
 	case MOVE_EV_RELAY_STATS:

@@ -71,6 +71,15 @@ enum move_peer {
 
 #define MOVE_TOKEN_TIMES 16
 
+#define MOVE_PATHS 32 /* of an order */
+
+struct move_path { /* a network of the order */
+	enum move_channel state;
+	uint64_t tried_us; /* TRYING: since when */
+	uint64_t retry_us; /* NONE: not before */
+	uint64_t wait_ms;  /* after the latest failure */
+};
+
 struct move_timer_slot {
 	struct move *m;
 	uint64_t id;
@@ -102,9 +111,12 @@ struct move {
 	unsigned remove_tries;
 
 	/* Source. */
-	unsigned path;
+	struct move_path paths[MOVE_PATHS];
+	uint64_t paths_at;  /* what MOVE_TIMER_RELAY waits for */
+	unsigned rank_said; /* the last one that an event named; 0 = none */
+	unsigned losses_said;
 	char channel_error[128];
-	char *network;		  /* of the channel, in the order; for move_fact */
+	char *networks[MOVE_PATHS]; /* of the channels, in the order; for move_fact */
 	uint64_t channel_lost_us; /* since when no channel is up; 0 = one is */
 	uint64_t stopped_us;	  /* since when the VM is stopped; 0 = it runs */
 	enum move_limit limit;

@@ -438,6 +438,7 @@ static void take(struct move *m, const struct move_event *ev)
 	case MOVE_EV_STOP:
 	case MOVE_EV_RELAY_UP:
 	case MOVE_EV_CHANNEL_UP:
+	case MOVE_EV_CHANNEL_DOWN:
 	case MOVE_EV_CHANNEL_FAILED:
 	case MOVE_EV_RELAY_NEED_CHANNEL:
 	case MOVE_EV_RELAY_DONE:

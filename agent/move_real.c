@@ -269,8 +269,11 @@ static void on_relay_event(const Drover__RelayEvent *re, unsigned int path, void
 	case DROVER__RELAY_EVENT__KIND__NEED_CHANNEL:
 		ev.type = MOVE_EV_RELAY_NEED_CHANNEL;
 		break;
-	case DROVER__RELAY_EVENT__KIND__READY:
 	case DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN:
+		amove_budget(am->agent);
+		ev.type = MOVE_EV_CHANNEL_DOWN;
+		break;
+	case DROVER__RELAY_EVENT__KIND__READY:
 	case DROVER__RELAY_EVENT__KIND__QEMU_CLOSED:
 	case _DROVER__RELAY_EVENT__KIND_IS_INT_SIZE:
 		return;

@@ -6,6 +6,7 @@
 
 #include "agent/move_base.h"
 #include "agent/move_src_end.h"
+#include "agent/move_src_paths.h"
 #include "agent/move_src_token.h"
 #include "common/mutant.h"
 
@@ -54,57 +55,6 @@ static void enter(struct move *m, Drover__MovePhase phase, const char *why)
 {
 	if (move_enter(m, phase, why) < 0)
 		move_fail(m, DR_EFAILED, false, "the agent's store does not work");
-}
-
-/* ---------------------------------------------------------------- channels */
-
-static void path_next(struct move *m)
-{
-	if (m->channel != MOVE_CHANNEL_NONE || m->relay != MOVE_RELAY_UP || m->order->n_paths == 0 ||
-	    move_timer_runs(m, MOVE_TIMER_RELAY))
-		return;
-	m->channel = MOVE_CHANNEL_TRYING;
-	m->env->relay_connect(m->env, m->path);
-}
-
-static void channel_up(struct move *m, const struct move_event *ev)
-{
-	const Drover__NetworkPath *best = m->order->n_paths > 0 ? m->order->paths[0] : NULL;
-	const Drover__NetworkPath *used;
-
-	m->channel = MOVE_CHANNEL_UP;
-	m->channel_lost_us = 0;
-	if (ev->path >= m->order->n_paths)
-		return;
-	m->path = ev->path;
-	used = m->order->paths[ev->path];
-	if (used->rank != best->rank)
-		move_say(m, "uses network %s (rank %u): %s (rank %u) does not work: %s", used->network,
-			 used->rank, best->network, best->rank, words(m->channel_error, "no answer"));
-	move_log(m, LOG_INFO, "channel over network %s", used->network);
-}
-
-static void channel_failed(struct move *m, const struct move_event *ev)
-{
-	const char *network = ev->path < m->order->n_paths ? m->order->paths[ev->path]->network : "?";
-
-	m->channel = MOVE_CHANNEL_NONE;
-	snprintf(m->channel_error, sizeof(m->channel_error), "%s: %s", network,
-		 words(ev->text, "no connection"));
-	m->path = ev->path + 1;
-	if (m->path < m->order->n_paths)
-		return;
-	m->path = 0;
-	move_timer_start(m, MOVE_TIMER_RELAY, PATH_RETRY_MS);
-}
-
-static void channel_lost(struct move *m)
-{
-	m->channel = MOVE_CHANNEL_NONE;
-	m->path = 0;
-	if (m->channel_lost_us == 0)
-		m->channel_lost_us = move_now(m);
-	move_say(m, "every channel of the move is lost; trying again for %d s", MOVE_RECONNECT_MS / 1000);
 }
 
 /* ---------------------------------------------------------------- the phases */
@@ -186,7 +136,7 @@ static void src_connecting(struct move *m)
 		m->env->relay_start(m->env);
 		move_crash_point(m, "relay");
 	}
-	path_next(m);
+	src_paths(m);
 	if (!qemu_ready(m))
 		return;
 	move_once(m, MOVE_QMP_CAPABILITIES, NULL);
@@ -288,7 +238,7 @@ static void src_copying(struct move *m)
 		move_once(m, MOVE_QMP_MIGRATE, NULL);
 		move_crash_point(m, "migrate");
 	}
-	path_next(m);
+	src_paths(m);
 	if (!m->restored && m->answers[MOVE_QMP_MIGRATE] != MOVE_ANSWER_OK) {
 		/* Until `migrate` is answered, QEMU speaks of an earlier migration: the one by which the VM
 		 * came here, or an attempt that was given up. */
@@ -366,7 +316,7 @@ static void src_completing(struct move *m)
 		move_once(m, MOVE_QMP_MIGRATE_CONTINUE, NULL);
 		move_crash_point(m, "continue");
 	}
-	path_next(m);
+	src_paths(m);
 	switch (m->mig) {
 	case MOVE_MIG_COMPLETED:
 		give_word(m);
@@ -579,17 +529,21 @@ static void take(struct move *m, const struct move_event *ev)
 		src_resumed(m);
 		break;
 	case MOVE_EV_CHANNEL_UP:
-		channel_up(m, ev);
+		src_path_up(m, ev->path);
 		break;
 	case MOVE_EV_CHANNEL_FAILED:
-		channel_failed(m, ev);
+		src_path_failed(m, ev);
+		break;
+	case MOVE_EV_CHANNEL_DOWN:
+		src_path_down(m, ev);
 		break;
 	case MOVE_EV_RELAY_NEED_CHANNEL:
-		channel_lost(m);
+		src_paths_lost(m);
 		break;
 	case MOVE_EV_RELAY_UP:
+		src_paths_found(m, ev->channels);
 		if (m->restored && ev->channels == 0 && with_relay(m))
-			channel_lost(m);
+			src_paths_lost(m);
 		break;
 	case MOVE_EV_RELAY_STATS:
 		m->rec.stats.bytes_wire = ev->bytes_wire;

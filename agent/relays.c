@@ -51,7 +51,7 @@ struct relay {
 	unsigned int n_out;
 	struct attempt *attempts;
 	uint32_t last_channel;
-	int current_path;
+	uint32_t up_ids[RELAY_PATHS]; /* by path: the channel that is up; 0 = none */
 	uint64_t budget;
 	bool budget_known;
 	uint64_t start_timer;
@@ -106,7 +106,6 @@ struct relay *relay_new(struct agent *a, const Drover__MoveOrder *order, const s
 	r->data = data;
 	r->proc = PROC_NONE;
 	r->ctl = -1;
-	r->current_path = -1;
 	r->out_tail = &r->out;
 	/* Ids of different agent starts should differ; the path rides in the low byte. */
 	env_random(a->env, &r->last_channel, sizeof(r->last_channel));
@@ -195,9 +194,18 @@ bool relay_running(const struct relay *r)
 	return r != NULL && proc_is_open(&r->proc);
 }
 
-int relay_path(const struct relay *r)
+bool relay_path_up(const struct relay *r, size_t path)
 {
-	return r->current_path;
+	return path < RELAY_PATHS && r->up_ids[path] != 0;
+}
+
+static unsigned int paths_up(const struct relay *r)
+{
+	unsigned int bits = 0;
+
+	for (size_t i = 0; i < RELAY_PATHS; i++)
+		bits |= relay_path_up(r, i) ? 1u << i : 0;
+	return bits;
 }
 
 static int32_t on_pidfd(int32_t fd, int32_t revents, void *data)
@@ -343,7 +351,8 @@ void relay_set_budget(struct relay *r, uint64_t bytes_per_s)
 	send_command(r, &cmd, -1);
 }
 
-static void send_channel(struct relay *r, uint32_t id, const Drover__NetworkPath *path, int take_fd)
+static void send_channel(struct relay *r, uint32_t id, const Drover__NetworkPath *path, uint32_t rank,
+			 int take_fd)
 {
 	Drover__RelayChannel channel = DROVER__RELAY_CHANNEL__INIT;
 	Drover__RelayCommand cmd = DROVER__RELAY_COMMAND__INIT;
@@ -351,6 +360,7 @@ static void send_channel(struct relay *r, uint32_t id, const Drover__NetworkPath
 	channel.id = id;
 	channel.network = path->network;
 	channel.encrypt = path->encrypt;
+	channel.rank = rank;
 	cmd.body_case = DROVER__RELAY_COMMAND__BODY_CHANNEL;
 	cmd.channel = &channel;
 	send_command(r, &cmd, take_fd);
@@ -376,8 +386,8 @@ static void attach_event(struct relay *r, const Drover__RelayEvent *ev)
 		DROVER__RELAY_EVENT__KIND__PEER_RESUMED, DROVER__RELAY_EVENT__KIND__STREAM_DONE,
 		DROVER__RELAY_EVENT__KIND__FAILED, DROVER__RELAY_EVENT__KIND__NEED_CHANNEL};
 
-	if (ev->kind == DROVER__RELAY_EVENT__KIND__CHANNEL_UP)
-		r->current_path = (int)(ev->channel & 0xff);
+	if (ev->kind == DROVER__RELAY_EVENT__KIND__CHANNEL_UP && (ev->channel & 0xff) < RELAY_PATHS)
+		r->up_ids[ev->channel & 0xff] = ev->channel;
 	if (ev->kind == DROVER__RELAY_EVENT__KIND__FAILED)
 		snprintf(r->seen_text, sizeof(r->seen_text), "%s", ev->text);
 	r->seen |= 1u << ev->kind;
@@ -386,7 +396,7 @@ static void attach_event(struct relay *r, const Drover__RelayEvent *ev)
 	env_timer_stop(r->agent->env, &r->start_timer);
 	r->attaching = false;
 	r->up = true;
-	r->ops->on_up((r->seen & 1u << DROVER__RELAY_EVENT__KIND__CHANNEL_UP) != 0 ? 1 : 0, r->data);
+	r->ops->on_up(paths_up(r), r->data);
 	for (size_t i = 0; i < DR_ARRAY_SIZE(again); i++) {
 		Drover__RelayEvent copy = *ev;
 
@@ -433,7 +443,13 @@ static void got_event(struct relay *r, const Drover__RelayEvent *ev)
 	if (ev->kind == DROVER__RELAY_EVENT__KIND__CHANNEL_UP) {
 		if (t != NULL)
 			end_attempt(t);
-		r->current_path = (int)path;
+		if (path < RELAY_PATHS)
+			r->up_ids[path] = ev->channel;
+	}
+	if (ev->kind == DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN) {
+		if (path >= RELAY_PATHS || r->up_ids[path] != ev->channel)
+			return; /* a newer one took its place */
+		r->up_ids[path] = 0;
 	}
 	r->ops->on_event(ev, path, r->data);
 }
@@ -621,6 +637,12 @@ static void on_attempt_timeout(void *data)
 	attempt_failed(t, t->fd >= 0 ? "no connection in time" : "no authentication in time");
 }
 
+/* For the relay. Mode tcp is one stream: there each network is a rank of its own. */
+static uint32_t rank_of(const Drover__MoveOrder *o, unsigned int path)
+{
+	return o->mode != NULL && strcmp(o->mode, "tcp") == 0 ? path : o->paths[path]->rank;
+}
+
 static void on_connected(void *data)
 {
 	struct attempt *t = data;
@@ -644,7 +666,9 @@ static void on_connected(void *data)
 	qb_loop_poll_del(r->agent->loop, t->fd);
 	fd = t->fd;
 	t->fd = -1;
-	send_channel(r, t->id, order_of(r)->paths[t->path], fd);
+	env_timer_stop(r->agent->env, &t->timer);
+	t->timer = env_timer_start(r->agent->env, RELAY_CONNECT_US, on_attempt_timeout, t);
+	send_channel(r, t->id, order_of(r)->paths[t->path], rank_of(order_of(r), t->path), fd);
 }
 
 static int32_t on_attempt_io(int32_t fd, int32_t revents, void *data)
@@ -699,7 +723,7 @@ void relay_connect(struct relay *r, unsigned int path)
 	t->next = r->attempts;
 	r->attempts = t;
 	if (path < order_of(r)->n_paths && path <= 0xff && begin(t, &err) == 0) {
-		t->timer = env_timer_start(r->agent->env, RELAY_CONNECT_US, on_attempt_timeout, t);
+		t->timer = env_timer_start(r->agent->env, RELAY_SYN_US, on_attempt_timeout, t);
 		return;
 	}
 	log_info("%s: path %u: %s", r->name, path, err.text);
@@ -714,7 +738,7 @@ void relay_accept(struct relay *r, const struct preamble *p, const char *local_a
 		if (strcmp(o->paths[i]->dst_address, local_address) != 0)
 			continue;
 		net_tune_tcp(take_fd, RELAY_DEAD_MS);
-		send_channel(r, p->channel, o->paths[i], take_fd);
+		send_channel(r, p->channel, o->paths[i], 0, take_fd);
 		return;
 	}
 	log_warning("%s: a channel came to %s, which is on no network of this move: refused", r->name,

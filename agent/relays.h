@@ -9,10 +9,12 @@
 #include "agent/agent.h"
 #include "agent/proc.h"
 
-#define RELAY_CONNECT_US   5000000u		/* TCP connect, preamble, authentication of one channel */
+#define RELAY_SYN_US	   1500000u		/* TCP connect: a healed network is to be found soon */
+#define RELAY_CONNECT_US   5000000u		/* preamble, authentication of one channel */
+#define RELAY_PATHS	   32			/* of an order */
 #define RELAY_START_US	   5000000u		/* from the spawn to READY */
 #define RELAY_QUIT_US	   3000000u		/* from quit to SIGKILL */
-#define RELAY_DEAD_MS	   6000u		/* TCP_USER_TIMEOUT of channels */
+#define RELAY_DEAD_MS	   6000u		/* TCP_USER_TIMEOUT of channels, until the relay has them */
 #define RELAY_CHUNK	   (512u << 10)		/* bytes of QEMU's stream in one chunk */
 #define RELAY_WINDOW	   (UINT64_C(64) << 20) /* unacknowledged bytes at most */
 #define RELAY_RECONNECT_MS 30000u		/* how long a copy waits without any channel */
@@ -44,7 +46,8 @@ struct relay;
 struct relay_ops {
 	/* The order of its attempt, as it is now. */
 	const Drover__MoveOrder *(*order)(void *data);
-	/* It is set up (after a start), or it answered (after relay_attach); channels: how many are up. */
+	/* It is set up (after a start), or it answered (after relay_attach); channels: a bit for each path
+	 * that is up. */
 	void (*on_up)(unsigned int channels, void *data);
 	/* Anything but READY. ev is borrowed. path: of the channel that CHANNEL_UP and CHANNEL_DOWN are
 	 * about. */
@@ -91,8 +94,8 @@ void relay_say(struct relay *r, enum relay_word word);
 /* quit, and SIGKILL when it does not end in time or at once. on_gone follows. -DR_ENOENT: no process. */
 int relay_end(struct relay *r, bool kill);
 
-/* The path of the newest channel that came up; -1: none. */
-int relay_path(const struct relay *r);
+/* Is a channel over this path of the order up? */
+bool relay_path_up(const struct relay *r, size_t path);
 
 /* The listener for destination channels. NULL and *err when the port is taken. */
 struct acceptor *acceptor_new(struct agent *a, struct dr_error *err);

@@ -9,7 +9,7 @@ static const struct cli_word mode_words[] = {
 	{.word = "auto"},
 	{.word = "tcp"},
 	{.word = "compress", .later = true},
-	{.word = "multichannel", .later = true},
+	{.word = "multichannel"},
 	{.word = "rdma", .later = true},
 	{.word = "direct", .later = true},
 	{0},

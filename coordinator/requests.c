@@ -272,7 +272,8 @@ static void ask_network_verb(struct ask *a, const Drover__NetworkVerb *verb)
 
 static const char *not_built(const Drover__LimitSet *set, const char *key)
 {
-	if (strcmp(key, "mode") == 0 && strcmp(set->mode, "auto") != 0 && strcmp(set->mode, "tcp") != 0)
+	if (strcmp(key, "mode") == 0 && strcmp(set->mode, "auto") != 0 && strcmp(set->mode, "tcp") != 0 &&
+	    strcmp(set->mode, "multichannel") != 0)
 		return "that mode";
 	if (strcmp(key, "quick_below") == 0 && set->quick_below > 0)
 		return "quick moves";

@@ -207,8 +207,8 @@ static bool move_words(struct ask *a, const Drover__MoveRequest *move)
 {
 	static const char *const kinds[] = {"", "live", "offline", NULL};
 	static const char *const later_kinds[] = {"quick", "storage", "shared-nothing", "post-copy", NULL};
-	static const char *const modes[] = {"", "auto", "tcp", NULL};
-	static const char *const later_modes[] = {"compress", "multichannel", "rdma", "direct", NULL};
+	static const char *const modes[] = {"", "auto", "tcp", "multichannel", NULL};
+	static const char *const later_modes[] = {"compress", "rdma", "direct", NULL};
 
 	if (word_in(move->kind, later_kinds))
 		ask_refuse(a, DR_EUSAGE, "kind %s: not supported yet", move->kind);

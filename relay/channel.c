@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <openssl/err.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,26 +44,79 @@ static int open_plain(struct channel *channel, const struct channel_setup *setup
 	return 0;
 }
 
+/* Bytes of ours that the peer's kernel has; 0 where there is no such figure. */
+static uint64_t tcp_acked(const struct channel *channel)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(channel->watch.fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+		return 0;
+	return info.tcpi_bytes_acked;
+}
+
+void channel_measure(struct channel *channel, uint64_t now_us)
+{
+	uint64_t acked, passed, sample;
+	bool idle = channel->queue == 0;
+
+	if (now_us - channel->measured_us < CHANNEL_MEASURE_US)
+		return;
+	channel->measured_us = now_us;
+	acked = tcp_acked(channel);
+	acked = acked > channel->tcp_base ? acked - channel->tcp_base : 0;
+	channel->queue = channel->wire > acked ? channel->wire - acked : 0;
+	if (idle) { /* what was sent in the meantime took less than it could */
+		channel->window_us = now_us;
+		channel->window_acked = acked;
+	}
+	if (acked != channel->acked || channel->queue == 0 || idle)
+		channel->moved_us = now_us;
+	else if (now_us - channel->moved_us > channel->network->stall_us)
+		channel->network->stall_us = now_us - channel->moved_us;
+	channel->acked = acked;
+	passed = now_us - channel->window_us;
+	if (passed < CHANNEL_RATE_US)
+		return;
+	sample = (acked - channel->window_acked) * 1000000 / passed;
+	channel->rate = channel->rate == 0 ? sample : (3 * channel->rate + sample) / 4;
+	channel->window_us = now_us;
+	channel->window_acked = acked;
+}
+
+uint64_t channel_eta(const struct channel *channel, uint64_t size, uint64_t now_us)
+{
+	uint64_t stuck = channel->queue != 0 && now_us > channel->moved_us ? now_us - channel->moved_us : 0;
+
+	if (channel->sending)
+		size += channel->out.length + CHUNK_HEADER - channel->out_pos;
+	return channel->rate == 0 ? 0 : stuck + (channel->queue + size) * 1000000 / channel->rate;
+}
+
 int channel_open(struct channel *channel, int take_fd, const struct channel_setup *setup,
 		 struct dr_error *err)
 {
 	struct watch watch = channel->watch;
 	struct relay *relay = channel->relay;
+	uint8_t number = channel->number;
 	int unsent = UNSENT_MAX;
 	int r;
 
 	memset(channel, 0, sizeof(*channel));
 	channel->watch = watch;
 	channel->relay = relay;
+	channel->number = number;
 	channel->watch.fd = take_fd;
 	channel->watch.events = 0;
 	channel->id = setup->id;
-	strncpy(channel->network, setup->network, CHANNEL_NAME_SIZE - 1);
-	channel->opened_us = channel->last_rx_us = channel->last_tx_us = loop_now_us();
+	channel->rank = setup->rank;
+	channel->network = setup->network;
+	channel->opened_us = channel->last_rx_us = channel->last_tx_us = channel->moved_us = loop_now_us();
 	channel->readable = true;
 	fcntl(take_fd, F_SETFL, O_RDWR | O_NONBLOCK);
-	net_tune_tcp(take_fd, CHANNEL_DEAD_MS);
+	net_tune_tcp(take_fd, CHANNEL_TCP_MS);
 	setsockopt(take_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+	channel->tcp_base = tcp_acked(channel);
 	channel->rx = malloc(CHANNEL_RX);
 	if (channel->rx == NULL)
 		r = dr_error_set(err, DR_ENOMEM, "no memory for a channel");

@@ -24,11 +24,28 @@
 #define CHANNEL_RX	  (256u << 10) /* fits a core's cache */
 #define CHANNEL_CTL	  512
 #define CHANNEL_AUTH_US	  5000000
-#define CHANNEL_DEAD_MS	  4000 /* silence after which the channel is given up */
-#define CHANNEL_PING_US	  1000000
+#define CHANNEL_DEAD_MS	  900 /* silence after which the channel is given up (DESIGN §8) */
+#define CHANNEL_TCP_MS	  4000 /* TCP's own limit: a QEMU that does not read closes the window, too */
+#define CHANNEL_PING_US	  200000
 #define CHANNEL_NAME_SIZE 64
 
+#define CHANNEL_MEASURE_US 2000  /* at most so often */
+#define CHANNEL_RATE_US	   25000 /* busy for so long: a rate */
+
 enum channel_state { CHANNEL_FREE, CHANNEL_TLS, CHANNEL_HELLO, CHANNEL_PROOF, CHANNEL_SYNC, CHANNEL_UP };
+
+/* Owed to the peer on this channel, in the order of sending. */
+enum channel_owes { OWE_ABORT = 1, OWE_ACK = 2, OWE_STOP = 4, OWE_RESUMED = 8 };
+
+/* Figures of one network: of all channels that there were over it. */
+struct network {
+	char name[CHANNEL_NAME_SIZE];
+	uint64_t wire_closed; /* of channels that are gone */
+	uint64_t again;	      /* bytes of chunks that were sent again after a loss */
+	uint64_t stall_us;    /* longest time that bytes were on their way without any arriving */
+	uint64_t rate;	      /* bytes/s on the wire in the last interval */
+	uint32_t lost;	      /* channels that came up and were lost */
+};
 
 struct relay;
 
@@ -36,8 +53,11 @@ struct channel {
 	struct watch watch;
 	struct relay *relay; /* for the watch's function */
 	enum channel_state state;
+	uint8_t number; /* its place in relay->channels: the taker of its chunks */
+	unsigned owed;	/* small frames: bits of enum channel_owes */
 	uint32_t id;
-	char network[CHANNEL_NAME_SIZE];
+	uint32_t rank;
+	struct network *network;
 	SSL *ssl; /* NULL: plain */
 	struct auth auth;
 	uint64_t opened_us, last_rx_us, last_tx_us;
@@ -59,15 +79,25 @@ struct channel {
 	uint8_t out_header[CHUNK_HEADER];
 	size_t out_pos;
 
-	bool receiving; /* the body of `in` comes: in_pos bytes of it are used up, the first in_skip are old
-			 */
+	bool receiving; /* the body of `in` comes: in_pos bytes of it are used up */
 	struct chunk in;
-	uint32_t in_pos, in_skip;
+	uint32_t in_pos;
+	uint8_t *keep; /* it comes ahead of its turn: its bytes, of rx_buffer; else NULL */
+
+	/* What TCP says, for the choice among several (channel_measure). */
+	uint64_t tcp_base;		     /* tcpi_bytes_acked when the channel was opened */
+	uint64_t measured_us;		     /* when it was asked last */
+	uint64_t acked, queue;		     /* bytes of ours that have arrived; that have not */
+	uint64_t moved_us;		     /* when `acked` last grew, or nothing was on its way */
+	uint64_t window_us, window_acked;    /* begin of the present measurement */
+	uint64_t rate;			     /* bytes/s while there was always something to send; 0: unknown */
+	uint64_t wire_reported;		     /* `wire` at the last report */
 };
 
 struct channel_setup {
 	uint32_t id;
-	const char *network;
+	uint32_t rank;
+	struct network *network;
 	bool destination;
 	struct tls_psk *tls; /* NULL: plain */
 	const uint8_t *key;
@@ -100,5 +130,11 @@ void channel_queue(struct channel *channel, const struct chunk *frame);
 bool channel_can_queue(const struct channel *channel);
 /* Sends the small frames. 0 when all are gone. */
 int channel_flush(struct channel *channel, struct dr_error *err);
+
+/* Asks TCP how far it is, unless it did a moment ago. */
+void channel_measure(struct channel *channel, uint64_t now_us);
+/* When `size` more bytes would have arrived if they were sent now, in us from now; 0 while nothing is known.
+ * What does not move takes longer and longer. */
+uint64_t channel_eta(const struct channel *channel, uint64_t size, uint64_t now_us);
 
 #endif

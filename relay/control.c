@@ -19,10 +19,36 @@ static uint64_t cpu_us(void)
 	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
+static size_t network_figures(const struct relay *relay, Drover__RelayNetwork out[RELAY_NETWORKS],
+			      Drover__RelayNetwork *rows[RELAY_NETWORKS])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < RELAY_NETWORKS && relay->networks[i].name[0] != '\0'; i++) {
+		const struct network *network = &relay->networks[i];
+		Drover__RelayNetwork *row = &out[n];
+
+		drover__relay_network__init(row);
+		row->network = (char *)(uintptr_t)network->name;
+		row->bytes_wire = relay_network_wire(relay, network);
+		row->bytes_again = network->again;
+		row->rate = network->rate;
+		row->stall_ms = network->stall_us / 1000;
+		row->lost = network->lost;
+		for (size_t k = 0; k < RELAY_CHANNELS; k++)
+			if (relay->channels[k].state >= CHANNEL_SYNC &&
+			    relay->channels[k].network == network)
+				row->up = true;
+		rows[n++] = row;
+	}
+	return n;
+}
+
 void control_event(struct relay *relay, Drover__RelayEvent__Kind kind, uint32_t channel, const char *text)
 {
 	Drover__RelayEvent event = DROVER__RELAY_EVENT__INIT;
 	Drover__Msg msg = DROVER__MSG__INIT;
+	Drover__RelayNetwork networks[RELAY_NETWORKS], *rows[RELAY_NETWORKS];
 	uint8_t packet[4096];
 
 	if (relay->control.fd < 0)
@@ -36,6 +62,9 @@ void control_event(struct relay *relay, Drover__RelayEvent__Kind kind, uint32_t 
 	event.rate = relay->rate;
 	event.cpu_us = cpu_us();
 	event.stall_ms = relay->stall_us / 1000;
+	event.networks = rows;
+	if (kind == DROVER__RELAY_EVENT__KIND__STATS)
+		event.n_networks = network_figures(relay, networks, rows);
 	msg.body_case = DROVER__MSG__BODY_RELAY_EVENT;
 	msg.relay_event = &event;
 	if (drover__msg__get_packed_size(&msg) > sizeof(packet))
@@ -60,9 +89,10 @@ static void tell_state(struct relay *relay)
 	if (relay->state == RELAY_NEW)
 		return;
 	control_event(relay, DROVER__RELAY_EVENT__KIND__READY, 0, NULL);
-	if (relay->active != NULL)
-		control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_UP, relay->active->id,
-			      relay->active->network);
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state >= CHANNEL_SYNC)
+			control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_UP, relay->channels[i].id,
+				      relay->channels[i].network->name);
 	if (relay->qemu_ended)
 		control_event(relay, DROVER__RELAY_EVENT__KIND__QEMU_CLOSED, 0, NULL);
 	if (relay->peer_resumed)
@@ -71,7 +101,7 @@ static void tell_state(struct relay *relay)
 		control_event(relay, DROVER__RELAY_EVENT__KIND__STREAM_DONE, 0, NULL);
 	else if (relay->state == RELAY_FAILED)
 		control_event(relay, DROVER__RELAY_EVENT__KIND__FAILED, 0, relay->why.text);
-	else if (relay->active == NULL)
+	else if (relay->channels_known == 0)
 		control_event(relay, DROVER__RELAY_EVENT__KIND__NEED_CHANNEL, 0, NULL);
 }
 

@@ -12,6 +12,7 @@
 #include "common/cleanup.h"
 #include "relay/pump.h"
 
+#define LATE_US 200000 /* so late means that the host had no processor for us */
 #define TRIM_US 1000000 /* the ring is given back to the kernel when it was empty for so long */
 
 void relay_log(const struct relay *relay, const char *fmt, ...)
@@ -33,13 +34,22 @@ void relay_log(const struct relay *relay, const char *fmt, ...)
 	}
 }
 
-uint64_t relay_wire(const struct relay *relay)
+uint64_t relay_network_wire(const struct relay *relay, const struct network *network)
 {
-	uint64_t wire = relay->wire_closed;
+	uint64_t wire = network->wire_closed;
 
 	for (size_t i = 0; i < RELAY_CHANNELS; i++)
-		if (relay->channels[i].state != CHANNEL_FREE)
+		if (relay->channels[i].state != CHANNEL_FREE && relay->channels[i].network == network)
 			wire += relay->channels[i].wire;
+	return wire;
+}
+
+uint64_t relay_wire(const struct relay *relay)
+{
+	uint64_t wire = 0;
+
+	for (size_t i = 0; i < RELAY_NETWORKS; i++)
+		wire += relay_network_wire(relay, &relay->networks[i]);
 	return wire;
 }
 
@@ -56,12 +66,27 @@ static void change_state(struct relay *relay, enum relay_state to, const char *w
 		relay->lonely_at = loop_now_us() + RELAY_LONELY_US;
 }
 
+static void count_channels(struct relay *relay)
+{
+	relay->channels_known = relay->channels_up = 0;
+	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
+		relay->channels_known += relay->channels[i].state >= CHANNEL_SYNC;
+		relay->channels_up += relay->channels[i].state == CHANNEL_UP;
+	}
+	relay->tx.wide = relay->channels_known > 1;
+}
+
+/* What it had taken waits again. */
 static void drop_channel(struct relay *relay, struct channel *channel)
 {
-	relay->wire_closed += channel->wire;
-	if (channel == relay->active)
-		relay->active = NULL;
+	channel->network->wire_closed += channel->wire;
+	if (channel->sending)
+		tx_sent(&relay->tx, &channel->out);
+	tx_lose(&relay->tx, channel->number);
+	rx_buffer_free(&relay->rx, channel->keep, channel->in.length);
+	channel->keep = NULL;
 	channel_close(channel, relay->epoll);
+	count_channels(relay);
 }
 
 void relay_fail(struct relay *relay, const struct dr_error *why)
@@ -75,55 +100,87 @@ void relay_fail(struct relay *relay, const struct dr_error *why)
 	loop_close(relay->epoll, &relay->qemu);
 	relay->why = *why;
 	change_state(relay, RELAY_FAILED, why->text);
-	if (relay->active != NULL) {
-		relay->owe_abort = true;
-		pump_send(relay, relay->active, &ignored);
-	}
-	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+	pump_owe(relay, OWE_ABORT);
+	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
+		if (relay->channels[i].state >= CHANNEL_SYNC)
+			pump_send(relay, &relay->channels[i], &ignored);
 		if (relay->channels[i].state != CHANNEL_FREE)
 			drop_channel(relay, &relay->channels[i]);
+	}
 	tx_stop(&relay->tx);
 	tx_trim(&relay->tx);
+	rx_fini(&relay->rx);
 	control_event(relay, DROVER__RELAY_EVENT__KIND__FAILED, 0, relay->why.text);
 }
 
 void relay_channel_lost(struct relay *relay, struct channel *channel, const struct dr_error *why)
 {
-	bool was_active = channel == relay->active;
+	bool was_known = channel->state >= CHANNEL_SYNC;
 	uint32_t id = channel->id;
 
-	relay_log(relay, "channel %u (%s) is gone: %s", id, channel->network, why->text);
+	relay_log(relay, "channel %u (%s) is gone: %s", id, channel->network->name, why->text);
+	channel->network->lost += was_known;
 	drop_channel(relay, channel);
-	if (was_active)
-		tx_rewind(&relay->tx);
 	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN, id, why->text);
-	if (relay->state != RELAY_RUNNING || relay->active != NULL)
+	if (relay->state != RELAY_RUNNING || relay->channels_known > 0)
 		return;
-	if (was_active)
+	if (was_known)
 		relay->reconnect_at = loop_now_us() + relay->reconnect_us;
 	control_event(relay, DROVER__RELAY_EVENT__KIND__NEED_CHANNEL, 0, NULL);
 }
 
-/* The channel has proved the key: it is the one from now on. */
+static void replace(struct relay *relay, struct channel *old, const struct channel *by, const char *why)
+{
+	uint32_t id = old->id;
+
+	relay_log(relay, "channel %u (%s) replaces %u (%s): %s", by->id, by->network->name, id,
+		  old->network->name, why);
+	drop_channel(relay, old);
+	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN, id, why);
+}
+
+/* The channel has proved the key. */
 static void channel_authenticated(struct relay *relay, struct channel *channel)
 {
-	struct channel *old = relay->active;
-
-	if (old != NULL) {
-		relay_log(relay, "channel %u (%s) replaces %u", channel->id, channel->network, old->id);
-		drop_channel(relay, old);
-	}
-	relay->active = channel;
-	relay->had_channel = true;
+	count_channels(relay);
 	relay->reconnect_at = 0;
-	relay->owe_ack = true;
-	relay->owe_stop = relay->qemu_deaf;
-	relay->owe_resumed = relay->resumed;
-	tx_rewind(&relay->tx);
+	channel->owed = OWE_ACK;
+	if (relay->qemu_deaf)
+		channel->owed |= OWE_STOP;
+	if (relay->resumed)
+		channel->owed |= OWE_RESUMED;
 	pump_pace(relay, channel);
-	relay_log(relay, "channel %u (%s) is up, %s", channel->id, channel->network,
+	relay_log(relay, "channel %u (%s) is up, %s", channel->id, channel->network->name,
 		  channel->ssl != NULL ? "encrypted" : "not encrypted");
-	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_UP, channel->id, channel->network);
+	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_UP, channel->id, channel->network->name);
+	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
+		struct channel *old = &relay->channels[i];
+
+		if (old != channel && old->state >= CHANNEL_SYNC && old->network == channel->network)
+			replace(relay, old, channel, "a newer one over the same network");
+	}
+}
+
+/* Whether a rank is used is the source's to say: the destination sees its channels close. */
+void relay_channel_works(struct relay *relay, struct channel *channel)
+{
+	for (size_t i = 0; i < RELAY_CHANNELS && !relay->destination; i++) {
+		struct channel *old = &relay->channels[i];
+
+		if (old->state >= CHANNEL_SYNC && old->rank > channel->rank)
+			replace(relay, old, channel, "of a better rank");
+	}
+	count_channels(relay);
+}
+
+/* Has some channel told the peer everything? */
+static bool all_told(const struct relay *relay)
+{
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state >= CHANNEL_SYNC && relay->channels[i].ctl_len == 0 &&
+		    (relay->channels[i].owed & (OWE_ACK | OWE_STOP)) == 0)
+			return true;
+	return false;
 }
 
 static void check_done(struct relay *relay)
@@ -131,7 +188,7 @@ static void check_done(struct relay *relay)
 	struct dr_error why = DR_ERROR_INIT;
 
 	if (relay->state != RELAY_RUNNING || !tx_done(&relay->tx) || !(relay->rx.eof || relay->qemu_deaf) ||
-	    relay->owe_ack || relay->owe_stop)
+	    !all_told(relay))
 		return;
 	if (relay->tx.stopped || relay->qemu_deaf) {
 		dr_error_set(&why, DR_EFAILED, "QEMU at the %s stopped reading before the end",
@@ -191,6 +248,19 @@ int relay_setup(struct relay *relay, const Drover__RelaySetup *setup, int take_q
 	return 0;
 }
 
+/* The figures of a network; beyond RELAY_NETWORKS they share the last place. */
+static struct network *find_network(struct relay *relay, const char *name)
+{
+	size_t i = 0;
+
+	while (i < RELAY_NETWORKS - 1 && relay->networks[i].name[0] != '\0' &&
+	       strncmp(relay->networks[i].name, name, CHANNEL_NAME_SIZE - 1) != 0)
+		i++;
+	if (relay->networks[i].name[0] == '\0')
+		snprintf(relay->networks[i].name, CHANNEL_NAME_SIZE, "%s", name[0] != '\0' ? name : "?");
+	return &relay->networks[i];
+}
+
 void relay_add_channel(struct relay *relay, const Drover__RelayChannel *what, int take_fd)
 {
 	struct dr_error err = DR_ERROR_INIT;
@@ -198,7 +268,8 @@ void relay_add_channel(struct relay *relay, const Drover__RelayChannel *what, in
 	char identity[TLS_IDENTITY_MAX + 1];
 	struct channel_setup setup = {
 		.id = what->id,
-		.network = what->network,
+		.rank = what->rank,
+		.network = find_network(relay, what->network),
 		.destination = relay->destination,
 		.key = relay->key,
 		.move = relay->move,
@@ -231,26 +302,31 @@ refused:
 	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN, what->id, err.text);
 }
 
+static void pace(struct relay *relay)
+{
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state >= CHANNEL_SYNC)
+			pump_pace(relay, &relay->channels[i]);
+}
+
 void relay_set_budget(struct relay *relay, uint64_t rate)
 {
 	budget_set(&relay->budget, rate, loop_now_us());
 	relay->send_at = 0;
-	if (relay->active != NULL)
-		pump_pace(relay, relay->active);
+	pace(relay);
 }
 
 void relay_set_urgent(struct relay *relay, bool urgent)
 {
 	budget_urgent(&relay->budget, urgent, loop_now_us());
 	relay->send_at = 0;
-	if (relay->active != NULL)
-		pump_pace(relay, relay->active);
+	pace(relay);
 }
 
 void relay_resumed(struct relay *relay)
 {
 	relay->resumed = true;
-	relay->owe_resumed = true;
+	pump_owe(relay, OWE_RESUMED);
 }
 
 void relay_brake(struct relay *relay)
@@ -274,9 +350,9 @@ void pump_channel(struct relay *relay, struct channel *channel)
 		if (r == 0)
 			channel_authenticated(relay, channel);
 	}
-	if (r == 0 && channel == relay->active) {
+	if (r == 0 && channel->state >= CHANNEL_SYNC) {
 		r = pump_receive(relay, channel, &why);
-		if (r == 0 && channel == relay->active)
+		if (r == 0 && channel->state >= CHANNEL_SYNC)
 			r = pump_send(relay, channel, &why);
 	}
 	if (r != 0 && r != -DR_EAGAIN && channel->state != CHANNEL_FREE)
@@ -296,6 +372,8 @@ static void set_interests(struct relay *relay)
 		} else {
 			in = channel_room(channel) > 0;
 			out = channel->blocked;
+			if (!in) /* while QEMU keeps us from reading, silence means nothing */
+				channel->last_rx_us = relay->turn_us;
 		}
 		loop_watch(relay->epoll, &channel->watch, (in ? EPOLLIN : 0u) | (out ? EPOLLOUT : 0u));
 	}
@@ -309,8 +387,7 @@ static void check_channel_deadlines(struct relay *relay, struct channel *channel
 
 	if (channel->state < CHANNEL_SYNC && now - channel->opened_us >= CHANNEL_AUTH_US)
 		dr_error_set(&why, DR_EAUTH, "no authentication within %d ms", CHANNEL_AUTH_US / 1000);
-	/* While QEMU keeps us from reading, silence means nothing. */
-	else if (channel->state >= CHANNEL_SYNC && channel_room(channel) > 0 &&
+	else if (channel->state >= CHANNEL_SYNC && now > channel->last_rx_us &&
 		 now - channel->last_rx_us >= CHANNEL_DEAD_MS * 1000ull)
 		dr_error_set(&why, DR_EIO, "the peer was silent for %d ms", CHANNEL_DEAD_MS);
 	if (why.code != DR_OK)
@@ -325,6 +402,18 @@ static void report(struct relay *relay, uint64_t now)
 	relay->wire_last = wire;
 	relay->wire_last_us = now;
 	relay->stats_at = now + relay->stats_us;
+	for (size_t i = 0; i < RELAY_NETWORKS; i++)
+		relay->networks[i].rate = 0;
+	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
+		struct channel *channel = &relay->channels[i];
+
+		if (channel->state == CHANNEL_FREE)
+			continue;
+		if (passed > 0)
+			channel->network->rate += (channel->wire - channel->wire_reported) * 1000000 / passed;
+		channel->wire_reported = channel->wire;
+		channel_measure(channel, now);
+	}
 	control_event(relay, DROVER__RELAY_EVENT__KIND__STATS, 0, NULL);
 }
 
@@ -332,13 +421,11 @@ static void check_deadlines(struct relay *relay, uint64_t now)
 {
 	struct dr_error why = DR_ERROR_INIT;
 
-	for (size_t i = 0; i < RELAY_CHANNELS; i++)
-		if (relay->channels[i].state != CHANNEL_FREE)
-			check_channel_deadlines(relay, &relay->channels[i], now);
 	if (tx_unacked(&relay->tx) > 0 && !relay->tx.stopped && now - relay->progress_us > relay->stall_us)
 		relay->stall_us = now - relay->progress_us;
 	if (relay->ack_at != 0 && now >= relay->ack_at) {
-		relay->owe_ack = true;
+		pump_owe(relay, OWE_ACK);
+		relay->acked_delivered = relay->rx.delivered;
 		relay->ack_at = 0;
 	}
 	if (relay->send_at != 0 && now >= relay->send_at)
@@ -365,17 +452,26 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 	return b != 0 && b < a ? b : a;
 }
 
+/* What came up after the channel's turn: a loss, words for the peer. */
+static bool has_work(const struct relay *relay, const struct channel *channel)
+{
+	if (channel->blocked || channel->sending)
+		return false;
+	return channel->owed != 0 || (channel->state == CHANNEL_UP && relay->send_at == 0 &&
+				      tx_waiting_chunks(&relay->tx) > 0);
+}
+
 static uint64_t next_deadline(struct relay *relay)
 {
 	uint64_t at = LOOP_NEVER;
 
-	if (relay->active != NULL && pump_unfinished(relay->active))
-		return 0;
 	for (size_t i = 0; i < RELAY_CHANNELS; i++) {
-		const struct channel *channel = &relay->channels[i];
+		struct channel *channel = &relay->channels[i];
 
 		if (channel->state == CHANNEL_FREE)
 			continue;
+		if (channel->state >= CHANNEL_SYNC && (pump_unfinished(channel) || has_work(relay, channel)))
+			return 0;
 		if (channel->state < CHANNEL_SYNC) {
 			at = sooner(at, channel->opened_us + CHANNEL_AUTH_US);
 			continue;
@@ -394,16 +490,36 @@ static uint64_t next_deadline(struct relay *relay)
 	return relay->control.fd >= 0 ? sooner(at, relay->stats_at) : at;
 }
 
+/* We could not run for long: whoever seems to have been silent may have spoken in the meantime. */
+static void forgive(struct relay *relay, uint64_t now)
+{
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		relay->channels[i].last_rx_us = now;
+}
+
 void relay_turn(struct relay *relay)
 {
-	uint64_t now;
+	uint64_t now, deadline;
 
 	set_interests(relay);
-	loop_turn(relay->epoll, next_deadline(relay));
+	deadline = next_deadline(relay);
+	if (deadline < relay->turn_us)
+		deadline = relay->turn_us; /* at once */
+	loop_turn(relay->epoll, deadline);
 	now = loop_now_us();
+	if (deadline != LOOP_NEVER && now > deadline + LATE_US)
+		forgive(relay, now);
+	relay->turn_us = now;
 	check_deadlines(relay, now);
-	if (relay->active != NULL)
-		pump_channel(relay, relay->active);
+	if (!relay->qemu_full)
+		pump_deliver_ahead(relay);
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state >= CHANNEL_SYNC)
+			pump_channel(relay, &relay->channels[i]);
+	/* Only now: what came in the meantime has been read. */
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state != CHANNEL_FREE)
+			check_channel_deadlines(relay, &relay->channels[i], now);
 	check_done(relay);
 	if (relay->tx.ring != NULL && tx_unacked(&relay->tx) > 0)
 		relay->trim_at = now + TRIM_US;
@@ -415,7 +531,7 @@ static void on_channel(void *data, uint32_t events)
 {
 	struct channel *channel = data;
 
-	/* The active channel has its turn after all events; its state is looked at there. */
+	/* Channels in use have their turn after all events; their state is looked at there. */
 	if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0)
 		channel->blocked = false;
 	if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0)
@@ -432,6 +548,7 @@ int relay_init(struct relay *relay, int take_listen, struct dr_error *err)
 		relay->channels[i].watch =
 			(struct watch){.fd = -1, .fn = on_channel, .data = &relay->channels[i]};
 		relay->channels[i].relay = relay;
+		relay->channels[i].number = (uint8_t)i;
 	}
 	relay->owner = getuid();
 	relay->epoll = loop_open();
@@ -453,6 +570,7 @@ void relay_fini(struct relay *relay)
 	loop_close(relay->epoll, &relay->control);
 	loop_close(relay->epoll, &relay->listen);
 	tls_psk_free(relay->tls);
+	rx_fini(&relay->rx);
 	tx_fini(&relay->tx);
 	OPENSSL_cleanse(relay->key, sizeof(relay->key));
 	close(relay->epoll);

@@ -1,13 +1,15 @@
 /*
- * One side of one move (DESIGN §8): QEMU's socket <-> numbered chunks <-> a channel to the other relay,
+ * One side of one move (DESIGN §8): QEMU's socket <-> numbered chunks <-> channels to the other relay,
  * ordered about by the agent over a control socket. Runs until it is told to quit; outlives the agent.
  *
  *     NEW --setup--> RUNNING --both directions delivered--> DONE
  *                       |
  *                       +-- brake, peer gave up, no channel for reconnect_timeout --> FAILED
  *
- * With one channel (mode tcp) the newest authenticated one is used; an older one is closed. Whenever it is
- * lost, what was not acknowledged goes out again on the next.
+ * All channels carry chunks at the same time, each the ones that it will deliver first. A new channel over
+ * the same network replaces the older one (the peer may have lost that without our noticing); at the source,
+ * one of a better rank replaces those of worse ranks (DESIGN §6). What a lost channel did not deliver goes
+ * out again on the others, or on the next that comes.
  */
 #ifndef DROVER_RELAY_RELAY_H
 #define DROVER_RELAY_RELAY_H
@@ -23,7 +25,8 @@
 #include "relay/loop.h"
 #include "relay/stream.h"
 
-#define RELAY_CHANNELS	   8 /* in authentication or in use */
+#define RELAY_CHANNELS	   16 /* in authentication or in use */
+#define RELAY_NETWORKS	   16 /* with figures of their own */
 #define RELAY_PACKET_MAX   65536
 #define RELAY_LONELY_US	   (600ull * 1000000) /* idle and without an agent for so long: end */
 #define RELAY_RECONNECT_MS 30000
@@ -56,20 +59,20 @@ struct relay {
 	struct rx rx;	 /* to QEMU */
 
 	struct channel channels[RELAY_CHANNELS];
-	struct channel *active; /* authenticated, or NULL */
-	bool had_channel;
-	uint64_t acked_delivered; /* what our last ACK said */
-	uint64_t acked_expected;
-	bool owe_ack, owe_stop, owe_resumed, owe_abort;
-	bool resumed, stop_sent; /* told again on every new channel */
-	bool peer_resumed;	 /* source: heard */
+	struct network networks[RELAY_NETWORKS];
+	unsigned channels_known;  /* authenticated */
+	unsigned channels_up;	  /* of these, carry chunks */
+	uint64_t acked_delivered; /* what our last ACK says */
+	bool resumed;		  /* told again on every new channel */
+	bool peer_resumed;	  /* source: heard */
 	struct budget budget;
+
+	uint64_t turn_us; /* when the present turn began */
 
 	/* Deadlines, 0 = none. */
 	uint64_t ack_at, send_at, reconnect_at, stats_at, lonely_at, trim_at;
 
 	/* Figures */
-	uint64_t wire_closed; /* bytes of channels that are gone */
 	uint64_t wire_last, wire_last_us, rate;
 	uint64_t progress_us, stall_us;
 	struct dr_error why; /* FAILED */
@@ -92,6 +95,8 @@ void relay_resumed(struct relay *relay);
 /* QEMU's socket is shut down at once; the relay has failed. */
 void relay_brake(struct relay *relay);
 uint64_t relay_wire(const struct relay *relay);
+/* Bytes that went over this network. */
+uint64_t relay_network_wire(const struct relay *relay, const struct network *network);
 
 /* Tells the agent; text may be NULL. Without an agent it hears the state when it connects. */
 void control_event(struct relay *relay, Drover__RelayEvent__Kind kind, uint32_t channel, const char *text);

@@ -1,5 +1,6 @@
 #include "relay/stream.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -14,7 +15,7 @@ static struct tx_chunk *at(const struct tx *tx, uint64_t sequence)
 /* First byte that is kept. */
 static uint64_t tail(const struct tx *tx)
 {
-	return tx->acked == tx->end ? tx->head : at(tx, tx->acked)->offset;
+	return tx->kept == tx->end ? tx->head : at(tx, tx->kept)->offset;
 }
 
 int tx_init(struct tx *tx, size_t window)
@@ -41,7 +42,7 @@ static struct tx_chunk *open_chunk(const struct tx *tx, uint32_t limit)
 {
 	struct tx_chunk *last;
 
-	if (tx->end == tx->next || tx->end < tx->taken_max + 1)
+	if (tx->end == tx->next)
 		return NULL; /* a chunk that was sent once keeps its length */
 	last = at(tx, tx->end - 1);
 	return last->length < limit ? last : NULL;
@@ -62,18 +63,18 @@ static size_t place(const struct tx *tx, uint32_t limit, size_t *where, struct t
 
 	*open = NULL;
 	*where = 0;
-	if (tx->acked == tx->end)
+	if (tx->kept == tx->end)
 		return limit < tx->size ? limit : tx->size;
-	first = at(tx, tx->acked)->at;
+	first = at(tx, tx->kept)->at;
 	room = free_behind(tx, first);
 	*where = tx->put;
 	*open = open_chunk(tx, limit);
 	if (*open != NULL && (room >= least || room >= limit - (*open)->length))
 		return room < limit - (*open)->length ? room : limit - (*open)->length;
 	*open = NULL;
-	if (tx->end - tx->acked >= TX_CHUNKS - 1)
+	if (tx->end - tx->kept >= TX_CHUNKS - 1)
 		return 0;
-	if (tx->put >= first && (room < least || (tx->put >= HOT && first > limit))) {
+	if (tx->put >= first && (room < least || (!tx->wide && tx->put >= HOT && first > limit))) {
 		*where = 0;
 		room = first > 0 ? first - 1 : 0;
 	}
@@ -117,23 +118,54 @@ void tx_put_eof(struct tx *tx)
 	tx->eof = true;
 }
 
-bool tx_take(struct tx *tx, struct chunk *out)
+/* Of the chunk that is to be sent next; tx->end: none. */
+static uint64_t first_waiting(const struct tx *tx)
 {
-	const struct tx_chunk *chunk;
+	if (tx->lost == 0)
+		return tx->next;
+	for (uint64_t s = tx->again > tx->acked ? tx->again : tx->acked; s < tx->next; s++)
+		if (at(tx, s)->taker == TX_LOST)
+			return s;
+	return tx->next;
+}
 
-	if (tx->next == tx->end)
+static void found(struct tx *tx, struct tx_chunk *chunk)
+{
+	tx->lost--;
+	tx->lost_bytes -= chunk->length;
+}
+
+bool tx_take(struct tx *tx, uint8_t taker, struct chunk *out, bool *again)
+{
+	uint64_t sequence = first_waiting(tx);
+	struct tx_chunk *chunk;
+
+	if (sequence == tx->end)
 		return false;
-	chunk = at(tx, tx->next);
+	chunk = at(tx, sequence);
+	*again = sequence < tx->next;
+	if (*again) {
+		found(tx, chunk);
+		tx->again = sequence + 1;
+	} else {
+		tx->next++;
+	}
+	chunk->taker = taker;
+	chunk->busy++;
 	*out = (struct chunk){
 		.type = chunk->eof ? CHUNK_EOF : CHUNK_DATA,
 		.length = chunk->length,
-		.sequence = tx->next,
+		.sequence = sequence,
 		.offset = chunk->offset,
 	};
-	tx->next++;
-	if (tx->next > tx->taken_max)
-		tx->taken_max = tx->next;
 	return true;
+}
+
+uint32_t tx_peek(const struct tx *tx)
+{
+	uint64_t sequence = first_waiting(tx);
+
+	return sequence == tx->end ? 0 : at(tx, sequence)->length;
 }
 
 void *tx_bytes(const struct tx *tx, const struct chunk *chunk, size_t from)
@@ -141,31 +173,58 @@ void *tx_bytes(const struct tx *tx, const struct chunk *chunk, size_t from)
 	return tx->ring + at(tx, chunk->sequence)->at + from;
 }
 
-void tx_rewind(struct tx *tx)
+/* What is delivered and not being sent needs its place in the ring no longer. */
+static void release(struct tx *tx)
 {
-	tx->next = tx->acked;
+	while (tx->kept < tx->acked && at(tx, tx->kept)->busy == 0)
+		tx->kept++;
 }
 
-int tx_ack(struct tx *tx, uint64_t sequence, uint64_t offset, uint64_t sent, struct dr_error *err)
+void tx_sent(struct tx *tx, const struct chunk *chunk)
+{
+	at(tx, chunk->sequence)->busy--;
+	release(tx);
+}
+
+void tx_lose(struct tx *tx, uint8_t taker)
+{
+	for (uint64_t s = tx->acked; s < tx->next; s++) {
+		struct tx_chunk *chunk = at(tx, s);
+
+		if (chunk->taker != taker)
+			continue;
+		chunk->taker = TX_LOST;
+		tx->lost++;
+		tx->lost_bytes += chunk->length;
+	}
+	tx->again = tx->acked;
+}
+
+int tx_ack(struct tx *tx, uint64_t sequence, uint64_t offset, struct dr_error *err)
 {
 	uint64_t low, high;
 
-	if (tx->stopped)
+	if (tx->stopped || sequence < tx->acked)
 		return 0;
-	if (sequence < tx->acked || sequence > sent)
+	if (sequence > tx->next)
 		return dr_error_set(err, DR_EPROTO, "acknowledges chunk %llu, not within %llu..%llu",
 				    (unsigned long long)sequence, (unsigned long long)tx->acked,
-				    (unsigned long long)sent);
-	low = sequence == tx->end ? tx->head : at(tx, sequence)->offset;
-	high = sequence == tx->end ? tx->head : low + at(tx, sequence)->length;
-	if (offset < low || offset > high || offset < tx->acked_bytes)
+				    (unsigned long long)tx->next);
+	low = high = sequence == tx->end ? tx->head : at(tx, sequence)->offset;
+	if (sequence < tx->next)
+		high += at(tx, sequence)->length;
+	if (offset < low || offset > high)
 		return dr_error_set(err, DR_EPROTO, "acknowledges byte %llu, not within %llu..%llu",
 				    (unsigned long long)offset, (unsigned long long)low,
 				    (unsigned long long)high);
+	if (offset < tx->acked_bytes)
+		return 0;
+	for (uint64_t s = tx->acked; s < sequence; s++)
+		if (at(tx, s)->taker == TX_LOST)
+			found(tx, at(tx, s));
 	tx->acked = sequence;
 	tx->acked_bytes = offset;
-	if (tx->next < tx->acked)
-		tx->next = tx->acked;
+	release(tx);
 	return 0;
 }
 
@@ -173,6 +232,9 @@ void tx_stop(struct tx *tx)
 {
 	tx->stopped = true;
 	tx->acked = tx->next = tx->end;
+	tx->lost = 0;
+	tx->lost_bytes = 0;
+	release(tx);
 }
 
 uint64_t tx_kept(const struct tx *tx)
@@ -182,7 +244,12 @@ uint64_t tx_kept(const struct tx *tx)
 
 uint64_t tx_waiting(const struct tx *tx)
 {
-	return tx->next == tx->end ? 0 : tx->head - at(tx, tx->next)->offset;
+	return tx->lost_bytes + (tx->next == tx->end ? 0 : tx->head - at(tx, tx->next)->offset);
+}
+
+uint64_t tx_waiting_chunks(const struct tx *tx)
+{
+	return tx->lost + tx->end - tx->next;
 }
 
 uint64_t tx_unacked(const struct tx *tx)
@@ -197,24 +264,67 @@ bool tx_done(const struct tx *tx)
 
 void tx_trim(struct tx *tx)
 {
-	if (tx->ring != NULL && tx->acked == tx->end)
+	if (tx->ring != NULL && tx->kept == tx->end)
 		madvise(tx->ring, tx->size, MADV_DONTNEED);
 }
 
-int rx_accept(const struct rx *rx, const struct chunk *chunk, uint32_t *skip, struct dr_error *err)
+/* ---- rx ---- */
+
+static struct rx_chunk *ahead(const struct rx *rx, uint64_t sequence)
 {
-	if (chunk->sequence < rx->expected && chunk->offset + chunk->length <= rx->start) {
-		*skip = chunk->length; /* delivered before the channel was lost */
-		return 0;
-	}
-	if (chunk->sequence != rx->expected || chunk->offset != rx->start || rx->eof ||
-	    rx->delivered - rx->start > chunk->length)
-		return dr_error_set(err, DR_EPROTO,
-				    "chunk %llu at byte %llu does not follow %llu at byte %llu",
-				    (unsigned long long)chunk->sequence, (unsigned long long)chunk->offset,
-				    (unsigned long long)rx->expected, (unsigned long long)rx->start);
-	*skip = (uint32_t)(rx->delivered - rx->start);
-	return 0;
+	return (struct rx_chunk *)(uintptr_t)&rx->ahead[sequence % TX_CHUNKS];
+}
+
+static int misplaced(const struct rx *rx, const struct chunk *chunk, struct dr_error *err)
+{
+	return dr_error_set(err, DR_EPROTO,
+			    "chunk %llu of %u at byte %llu does not fit behind %llu at byte %llu",
+			    (unsigned long long)chunk->sequence, chunk->length,
+			    (unsigned long long)chunk->offset, (unsigned long long)rx->expected,
+			    (unsigned long long)rx->start);
+}
+
+/* Of a chunk behind the expected one: its neighbours must end and begin where it does. */
+static bool fits(const struct rx *rx, const struct chunk *chunk)
+{
+	const struct rx_chunk *same = ahead(rx, chunk->sequence), *next = ahead(rx, chunk->sequence + 1);
+	const struct rx_chunk *before = ahead(rx, chunk->sequence - 1);
+	uint64_t distance = chunk->sequence - rx->expected;
+
+	/* Each chunk in between has a byte at least. */
+	if (distance >= TX_CHUNKS - 1 || chunk->offset < rx->start ||
+	    chunk->offset - rx->start < distance || chunk->offset < rx->delivered ||
+	    chunk->offset + chunk->length - rx->start > (uint64_t)RX_AHEAD_MAX + CHUNK_SIZE_MAX)
+		return false;
+	if (same->here && (same->offset != chunk->offset || same->length != chunk->length))
+		return false;
+	if (distance > 1 && before->here &&
+	    (before->eof || before->offset + before->length != chunk->offset))
+		return false;
+	return !next->here || chunk->sequence + 1 - rx->expected >= TX_CHUNKS - 1 ||
+	       (chunk->type != CHUNK_EOF && next->offset == chunk->offset + chunk->length);
+}
+
+int rx_accept(const struct rx *rx, const struct chunk *chunk, enum rx_place *place, struct dr_error *err)
+{
+	*place = RX_NOW;
+	if (chunk->sequence < rx->expected) /* delivered before its channel was lost */
+		return chunk->offset + chunk->length <= rx->start ? 0 : misplaced(rx, chunk, err);
+	if (rx->eof)
+		return misplaced(rx, chunk, err);
+	if (chunk->sequence == rx->expected)
+		return chunk->offset == rx->start && rx->delivered - rx->start <= chunk->length
+			       ? 0
+			       : misplaced(rx, chunk, err);
+	*place = RX_AHEAD;
+	return fits(rx, chunk) ? 0 : misplaced(rx, chunk, err);
+}
+
+uint32_t rx_stale(const struct rx *rx, const struct chunk *chunk)
+{
+	if (chunk->sequence < rx->expected || rx->delivered - rx->start >= chunk->length)
+		return chunk->length;
+	return (uint32_t)(rx->delivered - rx->start);
 }
 
 void rx_deliver(struct rx *rx, size_t n)
@@ -224,7 +334,73 @@ void rx_deliver(struct rx *rx, size_t n)
 
 void rx_next(struct rx *rx, const struct chunk *chunk)
 {
+	rx_drop(rx, false); /* it may have come twice */
 	rx->expected++;
 	rx->start += chunk->length;
 	rx->eof = chunk->type == CHUNK_EOF;
+}
+
+uint8_t *rx_buffer(struct rx *rx, uint32_t length)
+{
+	uint8_t *bytes = rx->held + length <= RX_HELD_MAX ? malloc(length + 1ul) : NULL;
+
+	if (bytes != NULL)
+		rx->held += length;
+	return bytes;
+}
+
+void rx_buffer_free(struct rx *rx, uint8_t *take_bytes, uint32_t length)
+{
+	if (take_bytes == NULL)
+		return;
+	rx->held -= length;
+	free(take_bytes);
+}
+
+int rx_keep(struct rx *rx, const struct chunk *chunk, uint8_t *take_bytes, uint32_t from,
+	    struct dr_error *err)
+{
+	struct rx_chunk *to = ahead(rx, chunk->sequence);
+	enum rx_place place;
+	int r = rx_accept(rx, chunk, &place, err);
+
+	if (r != 0 || chunk->sequence < rx->expected || to->here) {
+		rx_buffer_free(rx, take_bytes, chunk->length);
+		return r;
+	}
+	*to = (struct rx_chunk){.bytes = take_bytes,
+				.offset = chunk->offset,
+				.length = chunk->length,
+				.from = from,
+				.here = true,
+				.eof = chunk->type == CHUNK_EOF};
+	return 0;
+}
+
+const struct rx_chunk *rx_ready(const struct rx *rx)
+{
+	const struct rx_chunk *chunk = ahead(rx, rx->expected);
+
+	return chunk->here ? chunk : NULL;
+}
+
+void rx_drop(struct rx *rx, bool all)
+{
+	struct rx_chunk *chunk = ahead(rx, rx->expected);
+	struct chunk delivered = {.type = chunk->eof ? CHUNK_EOF : CHUNK_DATA, .length = chunk->length};
+
+	if (!chunk->here)
+		return;
+	rx_buffer_free(rx, chunk->bytes, chunk->length);
+	*chunk = (struct rx_chunk){0};
+	if (all)
+		rx_next(rx, &delivered);
+}
+
+void rx_fini(struct rx *rx)
+{
+	for (size_t i = 0; i < TX_CHUNKS; i++) {
+		rx_buffer_free(rx, rx->ahead[i].bytes, rx->ahead[i].length);
+		rx->ahead[i] = (struct rx_chunk){0};
+	}
 }

@@ -96,6 +96,8 @@ void rp_connect_control(struct side *side)
 size_t rp_window = 1 << 20;
 uint32_t rp_chunk_size = 64 << 10;
 uint32_t rp_reconnect_ms = 10000;
+const char *rp_network = "mig1";
+uint32_t rp_rank = 1;
 
 void rp_start(struct side *side, Drover__MoveRole role, const uint8_t *with_key, bool sandbox)
 {
@@ -156,6 +158,13 @@ static bool read_event(struct side *side)
 	side->seen[msg->relay_event->kind]++;
 	side->wire = msg->relay_event->bytes_wire;
 	side->guest = msg->relay_event->bytes_guest;
+	for (size_t i = 0; i < msg->relay_event->n_networks && i < RP_NETWORKS; i++) {
+		const Drover__RelayNetwork *network = msg->relay_event->networks[i];
+
+		snprintf(side->networks[i].name, sizeof(side->networks[i].name), "%s", network->network);
+		side->networks[i].wire = network->bytes_wire;
+		side->networks[i].again = network->bytes_again;
+	}
 	if (msg->relay_event->kind == EVENT(CHANNEL_DOWN) || msg->relay_event->kind == EVENT(FAILED))
 		snprintf(side->text, sizeof(side->text), "%s", msg->relay_event->text);
 	drover__msg__free_unpacked(msg, NULL);
@@ -205,6 +214,8 @@ int rp_setup(void **state)
 	rp_window = 1 << 20;
 	rp_chunk_size = 64 << 10;
 	rp_reconnect_ms = 10000;
+	rp_network = "mig1";
+	rp_rank = 1;
 	src.pid = dst.pid = 0;
 	return 0;
 }
@@ -242,7 +253,8 @@ void rp_give_channel(struct side *side, int fd, uint32_t id, bool encrypt)
 	Drover__RelayCommand command = DROVER__RELAY_COMMAND__INIT;
 
 	body.id = id;
-	body.network = (char *)(uintptr_t) "mig1";
+	body.network = (char *)(uintptr_t)rp_network;
+	body.rank = rp_rank;
 	body.encrypt = encrypt;
 	command.body_case = DROVER__RELAY_COMMAND__BODY_CHANNEL;
 	command.channel = &body;
@@ -293,7 +305,7 @@ void rp_feed(struct flow *flow)
 
 	if (size > flow->total - flow->sent)
 		size = (size_t)(flow->total - flow->sent);
-	if (size == 0)
+	if (size == 0 || flow->from->qemu < 0)
 		return;
 	for (size_t i = 0; i < size; i++)
 		buf[i] = content(flow->seed, flow->sent + i);
@@ -335,6 +347,17 @@ static void wait_ready(struct flow *flows, size_t n)
 			p[count++] = (struct pollfd){.fd = flows[i].to->qemu, .events = POLLIN};
 	}
 	poll(p, count, 20);
+}
+
+void rp_step_flows(struct flow *flows, size_t n)
+{
+	for (size_t i = 0; i < 8 * n; i++) {
+		rp_feed(&flows[i % n]);
+		drain(&flows[i % n]);
+	}
+	rp_read_events(&src);
+	rp_read_events(&dst);
+	poll(NULL, 0, 1);
 }
 
 /* Lets the flows run until each has got `until` bytes (at most its total). */

@@ -22,6 +22,7 @@
 typedef Drover__RelayEvent__Kind event_kind;
 #define EVENT(name) DROVER__RELAY_EVENT__KIND__##name
 #define EVENTS	    9
+#define RP_NETWORKS 4
 
 struct side {
 	pid_t pid;
@@ -31,6 +32,10 @@ struct side {
 	unsigned seen[EVENTS]; /* events by kind */
 	char text[256];	       /* of the last CHANNEL_DOWN or FAILED */
 	uint64_t wire, guest;
+	struct {
+		char name[16];
+		uint64_t wire, again;
+	} networks[RP_NETWORKS];
 	bool gone;
 };
 
@@ -46,6 +51,9 @@ extern const uint8_t rp_key[TLS_KEY_SIZE], rp_other_key[TLS_KEY_SIZE];
 /* What rp_start sets up with; rp_setup gives back the defaults. */
 extern size_t rp_window;
 extern uint32_t rp_chunk_size, rp_reconnect_ms;
+/* Of the channels that are given from now on. */
+extern const char *rp_network;
+extern uint32_t rp_rank;
 
 /* Once per program: a folder for the control sockets. */
 int rp_init(void);
@@ -78,6 +86,8 @@ void rp_cut(int take_handle);
 void rp_flows_init(struct flow flows[2], uint64_t forth, uint64_t back, bool random_sizes);
 /* QEMU writes a piece, if its socket takes it. */
 void rp_feed(struct flow *flow);
+/* One step of each, without waiting. */
+void rp_step_flows(struct flow *flows, size_t n);
 /* Lets the flows run until each has got `until` bytes (at most its total). */
 void rp_run_flows(struct flow *flows, size_t n, uint64_t until);
 /* Both ends write no more; both relays must finish and QEMU sees the end behind the last byte. */

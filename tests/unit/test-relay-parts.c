@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "relay/auth.h"
 #include "relay/budget.h"
 #include "relay/chunk.h"
@@ -64,6 +65,17 @@ static void put(struct tx *tx, size_t size)
 	tx_put(tx, size, 16384);
 }
 
+/* Takes the next chunk and has it sent wholly. */
+static bool take(struct tx *tx, uint8_t taker, struct chunk *out)
+{
+	bool again;
+
+	if (!tx_take(tx, taker, out, &again))
+		return false;
+	tx_sent(tx, out);
+	return true;
+}
+
 static void test_tx(void **state)
 {
 	static struct tx tx;
@@ -71,44 +83,92 @@ static void test_tx(void **state)
 
 	(void)state;
 	assert_int_equal(tx_init(&tx, TX_WINDOW_MIN), 0);
-	assert_false(tx_take(&tx, &chunk));
+	assert_false(take(&tx, 0, &chunk));
 	put(&tx, 1000);
 	put(&tx, 15384); /* joins: no channel has the chunk yet */
 	assert_int_equal(tx.end, 1);
 	put(&tx, 100);
-	assert_true(tx_take(&tx, &chunk));
+	assert_true(take(&tx, 0, &chunk));
 	assert_int_equal(chunk.length, 16384);
-	assert_true(tx_take(&tx, &chunk));
+	assert_true(take(&tx, 0, &chunk));
 	assert_int_equal(chunk.length, 100);
 	put(&tx, 50); /* a chunk that was taken does not grow */
 	assert_int_equal(tx.end, 3);
 	assert_int_equal(tx_unacked(&tx), 16534);
 	/* impossible acknowledgements */
-	assert_int_equal(tx_ack(&tx, 3, 16534, 2, NULL), -DR_EPROTO);
-	assert_int_equal(tx_ack(&tx, 1, 16383, 2, NULL), -DR_EPROTO);
-	assert_int_equal(tx_ack(&tx, 1, 16485, 2, NULL), -DR_EPROTO);
-	assert_int_equal(tx_ack(&tx, 1, 16400, 2, NULL), 0);
-	assert_int_equal(tx_ack(&tx, 0, 0, 2, NULL), -DR_EPROTO);
-	assert_int_equal(tx_ack(&tx, 1, 16390, 2, NULL), -DR_EPROTO);
+	assert_int_equal(tx_ack(&tx, 3, 16534, NULL), -DR_EPROTO);
+	assert_int_equal(tx_ack(&tx, 2, 16485, NULL), -DR_EPROTO);
+	assert_int_equal(tx_ack(&tx, 1, 16383, NULL), -DR_EPROTO);
+	assert_int_equal(tx_ack(&tx, 1, 16485, NULL), -DR_EPROTO);
+	assert_int_equal(tx_ack(&tx, 1, 16400, NULL), 0);
+	assert_int_equal(tx_ack(&tx, 0, 0, NULL), 0); /* an old one, from a slower channel */
+	assert_int_equal(tx_ack(&tx, 1, 16390, NULL), 0);
+	assert_int_equal(tx.acked, 1);
+	assert_int_equal(tx.acked_bytes, 16400);
 	assert_int_equal(tx_kept(&tx), 150);
 	/* a lost channel: the same chunks with the same lengths again */
-	tx_rewind(&tx);
-	assert_true(tx_take(&tx, &chunk));
+	tx_lose(&tx, 0);
+	assert_int_equal(tx_waiting(&tx), 150);
+	assert_true(take(&tx, 0, &chunk));
 	assert_int_equal(chunk.sequence, 1);
 	assert_int_equal(chunk.length, 100);
-	while (tx_take(&tx, &chunk))
+	while (take(&tx, 0, &chunk))
 		;
-	tx_rewind(&tx);
+	tx_lose(&tx, 0);
 	put(&tx, 30); /* nor does one that was taken once */
 	assert_int_equal(tx.end, 4);
-	while (tx_take(&tx, &chunk))
+	while (take(&tx, 0, &chunk))
 		;
 	tx_put_eof(&tx);
-	assert_true(tx_take(&tx, &chunk));
+	assert_true(take(&tx, 0, &chunk));
 	assert_int_equal(chunk.type, CHUNK_EOF);
 	assert_false(tx_done(&tx));
-	assert_int_equal(tx_ack(&tx, tx.end, tx.head, tx.next, NULL), 0);
+	assert_int_equal(tx_ack(&tx, tx.end, tx.head, NULL), 0);
 	assert_true(tx_done(&tx));
+	tx_fini(&tx);
+}
+
+/* Of several channels only the lost one's chunks wait again, oldest first, and before all new ones. */
+static void test_tx_channels(void **state)
+{
+	static struct tx tx;
+	struct chunk chunk, busy;
+	bool again;
+
+	(void)state;
+	assert_int_equal(tx_init(&tx, 256 << 10), 0);
+	for (int i = 0; i < 8; i++)
+		put(&tx, 16384);
+	for (uint8_t i = 0; i < 6; i++)
+		assert_true(take(&tx, i % 3, &chunk)); /* 0 1 2 0 1 2, two wait */
+	assert_int_equal(tx_ack(&tx, 1, 16384, NULL), 0);
+	tx_lose(&tx, 1);
+	assert_int_equal(tx_waiting_chunks(&tx), 4);
+	assert_int_equal(tx_waiting(&tx), 4 * 16384);
+	assert_true(tx_take(&tx, 2, &busy, &again));
+	assert_true(again);
+	assert_int_equal(busy.sequence, 1);
+	/* Acknowledged while it is sent again, since it had come over the lost channel: its bytes stay. */
+	assert_int_equal(tx_ack(&tx, 5, 5 * 16384, NULL), 0);
+	assert_int_equal(tx_waiting_chunks(&tx), 2);
+	assert_int_equal(tx.kept, 1);
+	for (void *to; tx_room(&tx, 16384, &to) == 16384;)
+		put(&tx, 16384);
+	assert_int_equal(*(char *)tx_bytes(&tx, &busy, 16383), 'x');
+	assert_true(tx_kept(&tx) <= tx.size);
+	tx_sent(&tx, &busy);
+	assert_int_equal(tx.kept, 5);
+	assert_true(take(&tx, 0, &chunk));
+	assert_int_equal(chunk.sequence, 6);
+	/* Taken again and lost again. */
+	tx_lose(&tx, 2);
+	tx_lose(&tx, 0);
+	for (uint64_t s = 5; s <= 6; s++) {
+		assert_true(take(&tx, 1, &chunk));
+		assert_int_equal(chunk.sequence, s);
+	}
+	tx_stop(&tx);
+	assert_int_equal(tx_waiting_chunks(&tx), 0);
 	tx_fini(&tx);
 }
 
@@ -143,7 +203,7 @@ static void test_ring(void **state)
 				((uint8_t *)to)[i] = content(tx.head + i);
 			tx_put(&tx, n, 65536);
 		}
-		if (random() % 2 == 0 && tx_take(&tx, &taken[last % TX_CHUNKS]))
+		if (random() % 2 == 0 && take(&tx, 0, &taken[last % TX_CHUNKS]))
 			last++;
 		if (first < last && random() % (slow ? 20 : 2) == 0) {
 			const struct chunk *c = &taken[first++ % TX_CHUNKS];
@@ -151,8 +211,7 @@ static void test_ring(void **state)
 
 			for (uint32_t i = 0; i < c->length; i += 61)
 				assert_int_equal(bytes[i], content(c->offset + i));
-			assert_int_equal(tx_ack(&tx, c->sequence + 1, c->offset + c->length, tx.next, NULL),
-					 0);
+			assert_int_equal(tx_ack(&tx, c->sequence + 1, c->offset + c->length, NULL), 0);
 		}
 	}
 	assert_true(full > 100);
@@ -160,33 +219,108 @@ static void test_ring(void **state)
 	tx_fini(&tx);
 }
 
+static struct rx rx;
+
+static int accept_chunk(const struct chunk *chunk, enum rx_place *place)
+{
+	return rx_accept(&rx, chunk, place, NULL);
+}
+
 static void test_rx(void **state)
 {
-	struct rx rx = {0};
 	struct chunk first = {.type = CHUNK_DATA, .length = 100};
 	struct chunk second = {.type = CHUNK_DATA, .length = 10, .sequence = 1, .offset = 100};
 	struct chunk wrong = second;
-	uint32_t skip;
+	enum rx_place place;
 
 	(void)state;
-	assert_int_equal(rx_accept(&rx, &second, &skip, NULL), -DR_EPROTO); /* a gap */
-	assert_int_equal(rx_accept(&rx, &first, &skip, NULL), 0);
-	assert_int_equal(skip, 0);
+	rx = (struct rx){0};
+	assert_int_equal(accept_chunk(&first, &place), 0);
+	assert_int_equal(place, RX_NOW);
+	assert_int_equal(rx_stale(&rx, &first), 0);
 	rx_deliver(&rx, 60);
-	assert_int_equal(rx_accept(&rx, &first, &skip, NULL), 0); /* again, on another channel */
-	assert_int_equal(skip, 60);
+	assert_int_equal(accept_chunk(&first, &place), 0); /* again, on another channel */
+	assert_int_equal(rx_stale(&rx, &first), 60);
 	rx_deliver(&rx, 40);
 	rx_next(&rx, &first);
-	assert_int_equal(rx_accept(&rx, &first, &skip, NULL), 0);
-	assert_int_equal(skip, 100);
+	assert_int_equal(accept_chunk(&first, &place), 0);
+	assert_int_equal(rx_stale(&rx, &first), 100);
 	wrong.offset = 99;
-	assert_int_equal(rx_accept(&rx, &wrong, &skip, NULL), -DR_EPROTO);
-	assert_int_equal(rx_accept(&rx, &second, &skip, NULL), 0);
+	assert_int_equal(accept_chunk(&wrong, &place), -DR_EPROTO);
+	wrong = (struct chunk){.type = CHUNK_DATA, .length = 101}; /* an old one, but longer */
+	assert_int_equal(accept_chunk(&wrong, &place), -DR_EPROTO);
+	assert_int_equal(accept_chunk(&second, &place), 0);
 	rx_deliver(&rx, 10);
 	rx_next(&rx, &second);
 	rx_next(&rx, &(struct chunk){.type = CHUNK_EOF, .sequence = 2, .offset = 110});
 	wrong = (struct chunk){.type = CHUNK_DATA, .length = 1, .sequence = 3, .offset = 110};
-	assert_int_equal(rx_accept(&rx, &wrong, &skip, NULL), -DR_EPROTO); /* behind the end */
+	assert_int_equal(accept_chunk(&wrong, &place), -DR_EPROTO); /* behind the end */
+}
+
+static int keep(uint64_t sequence, uint64_t offset, uint32_t length)
+{
+	struct chunk chunk = {.type = length > 0 ? CHUNK_DATA : CHUNK_EOF,
+			      .length = length,
+			      .sequence = sequence,
+			      .offset = offset};
+	uint8_t *bytes = rx_buffer(&rx, length);
+
+	assert_non_null(bytes);
+	return rx_keep(&rx, &chunk, bytes, 1, NULL);
+}
+
+/* Chunks that come ahead: kept once, bounded, and refused when they overlap or lie beyond the window. */
+static void test_rx_ahead(void **state)
+{
+	struct chunk chunk = {.type = CHUNK_DATA, .length = 10, .sequence = 3, .offset = 30};
+	enum rx_place place;
+	uint8_t *bytes, *many[RX_HELD_MAX / CHUNK_SIZE_MAX];
+
+	(void)state;
+	rx = (struct rx){0};
+	assert_int_equal(accept_chunk(&chunk, &place), 0);
+	assert_int_equal(place, RX_AHEAD);
+	assert_int_equal(keep(3, 30, 10), 0);
+	assert_int_equal(keep(3, 30, 10), 0); /* twice: kept once */
+	assert_int_equal(rx.held, 10);
+	assert_null(rx_ready(&rx));
+	assert_int_equal(keep(3, 30, 9), -DR_EPROTO);
+	assert_int_equal(keep(3, 31, 10), -DR_EPROTO);
+	assert_int_equal(keep(2, 20, 11), -DR_EPROTO); /* into the next */
+	assert_int_equal(keep(4, 39, 10), -DR_EPROTO); /* from within the one before */
+	assert_int_equal(keep(2, 30, 0), -DR_EPROTO);  /* the end before data */
+	assert_int_equal(keep(2, 1, 5), -DR_EPROTO);   /* no room for what is missing */
+	assert_int_equal(keep(TX_CHUNKS, 1 << 20, 10), -DR_EPROTO);
+	assert_int_equal(keep(5, (uint64_t)RX_AHEAD_MAX + CHUNK_SIZE_MAX, 1), -DR_EPROTO);
+	assert_int_equal(rx.held, 10);
+	assert_int_equal(keep(1, 10, 10), 0);
+	assert_int_equal(keep(2, 20, 10), 0);
+	assert_int_equal(keep(4, 40, 0), 0);
+	rx_deliver(&rx, 10);
+	rx_next(&rx, &(struct chunk){.type = CHUNK_DATA, .length = 10});
+	for (uint64_t i = 1; i < 4; i++) {
+		assert_non_null(rx_ready(&rx));
+		assert_int_equal(rx_ready(&rx)->offset, 10 * i);
+		rx_deliver(&rx, 10);
+		rx_drop(&rx, true);
+		assert_int_equal(rx.expected, i + 1);
+		assert_int_equal(keep(i, 10 * i, 10), 0); /* an old one */
+	}
+	assert_non_null(rx_ready(&rx));
+	rx_drop(&rx, true);
+	assert_true(rx.eof);
+	assert_int_equal(rx.held, 0);
+	/* The bound: overlapping lies that no neighbour gives away. */
+	for (size_t i = 0; i < DR_ARRAY_SIZE(many); i++) {
+		many[i] = rx_buffer(&rx, CHUNK_SIZE_MAX);
+		assert_non_null(many[i]);
+	}
+	bytes = rx_buffer(&rx, CHUNK_SIZE_MAX);
+	assert_null(bytes);
+	for (size_t i = 0; i < DR_ARRAY_SIZE(many); i++)
+		rx_buffer_free(&rx, many[i], CHUNK_SIZE_MAX);
+	assert_int_equal(rx.held, 0);
+	rx_fini(&rx);
 }
 
 static void test_budget_steps(void **state)
@@ -313,6 +447,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_chunk_fields), cmocka_unit_test(test_tx),
+		cmocka_unit_test(test_tx_channels),  cmocka_unit_test(test_rx_ahead),
 		cmocka_unit_test(test_ring),	     cmocka_unit_test(test_rx),
 		cmocka_unit_test(test_budget_steps), cmocka_unit_test(test_seccomp),
 	};
