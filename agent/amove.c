@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/budget.h"
+#include "agent/facts.h"
 #include "common/log.h"
 
 #define NETWORKS_MAX 64
@@ -235,6 +236,29 @@ struct relay *amove_dst_relay(struct agent *a, uint64_t move, uint32_t attempt)
 	return am != NULL && !gone(am) && am->relay != NULL && relay_running(am->relay) ? am->relay : NULL;
 }
 
+/* Whether an address of this host is known and its interface has no carrier. */
+static bool dead(const struct agent *a, const char *address)
+{
+	const Drover__HostFacts *facts = facts_get(a->facts);
+
+	for (size_t i = 0; i < facts->n_addresses; i++)
+		if (strcmp(facts->addresses[i]->address, address) == 0)
+			return !facts->addresses[i]->up;
+	return false;
+}
+
+void amove_carriers(struct agent *a)
+{
+	for (struct amove *am = a->moves; am != NULL; am = am->next) {
+		const Drover__MoveOrder *o = move_order(am->m);
+
+		for (size_t i = 0; i < o->n_paths && am->relay != NULL && relay_running(am->relay); i++)
+			if (dead(a, am->role == DROVER__MOVE_ROLE__MOVE_SRC ? o->paths[i]->src_address
+									    : o->paths[i]->dst_address))
+				relay_drop_path(am->relay, i);
+	}
+}
+
 static bool uses_network(const struct amove *am, const char *network)
 {
 	const Drover__MoveOrder *o = move_order(am->m);
@@ -306,6 +330,9 @@ void amove_fact(struct agent *a, size_t n, bool take_events, Drover__MoveFact *f
 		fact->relay_port = a->conf.relay_port;
 	fact->n_events = 0;
 	fact->events = NULL;
+	/* Reports become commands, progress does not: figures of channels are in that only. */
+	if (!take_events && am->relay != NULL && am->role == DROVER__MOVE_ROLE__MOVE_SRC)
+		fact->n_channels = relay_figures(am->relay, &fact->channels);
 	if (!take_events || am->n_events == 0)
 		return;
 	fact->events = calloc(am->n_events, sizeof(*fact->events));

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent/move_real.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
@@ -247,6 +248,7 @@ static void on_settled(void *data)
 
 	f->settle_timer = 0;
 	read_addresses(f);
+	amove_carriers(f->agent);
 	agent_dirty(f->agent);
 }
 

@@ -7,7 +7,7 @@
 
 #include "agent/agent.h"
 
-#define FACTS_SETTLE_US	 200000u   /* after a netlink message: changes come in bursts */
+#define FACTS_SETTLE_US	 100000u   /* after a netlink message: changes come in bursts */
 #define FACTS_REFRESH_US 10000000u /* memory figures */
 
 struct facts;

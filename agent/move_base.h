@@ -117,8 +117,8 @@ struct move {
 	unsigned losses_said;
 	char channel_error[128];
 	char *networks[MOVE_PATHS]; /* of the channels, in the order; for move_fact */
-	uint64_t channel_lost_us; /* since when no channel is up; 0 = one is */
-	uint64_t stopped_us;	  /* since when the VM is stopped; 0 = it runs */
+	uint64_t channel_lost_us;   /* since when no channel is up; 0 = one is */
+	uint64_t stopped_us;	    /* since when the VM is stopped; 0 = it runs */
 	enum move_limit limit;
 	enum move_token token;
 	uint32_t token_request;

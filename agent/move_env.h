@@ -206,10 +206,10 @@ enum move_ev {
 	MOVE_EV_STOP,	     /* QMP events, at_us */
 	MOVE_EV_RESUME,
 
-	MOVE_EV_RELAY_UP,   /* ready; source after a restart: channels, a bit for each path that is up */
-	MOVE_EV_CHANNEL_UP, /* path */
-	MOVE_EV_CHANNEL_DOWN,	    /* path, text: it was up; others may be */
-	MOVE_EV_CHANNEL_FAILED,	    /* path, text: the connect or its authentication failed */
+	MOVE_EV_RELAY_UP,	/* ready; source after a restart: channels, a bit for each path that is up */
+	MOVE_EV_CHANNEL_UP,	/* path */
+	MOVE_EV_CHANNEL_DOWN,	/* path, text: it was up; others may be */
+	MOVE_EV_CHANNEL_FAILED, /* path, text: the connect or its authentication failed */
 	MOVE_EV_RELAY_NEED_CHANNEL, /* every channel is gone */
 	MOVE_EV_RELAY_STATS,	    /* bytes_wire, wire_rate */
 	MOVE_EV_RELAY_DONE,	    /* STREAM_DONE */

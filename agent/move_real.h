@@ -33,6 +33,8 @@ struct relay *amove_dst_relay(struct agent *a, uint64_t move, uint32_t attempt);
 
 /* Divides the budgets among the outgoing relays anew. */
 void amove_budget(struct agent *a);
+/* The host's links have changed: channels over one without carrier are given up at once (DESIGN §8). */
+void amove_carriers(struct agent *a);
 
 /* How many facts there are; the n-th one. Its pointers stay valid until the next event. take_events: they
  * are said now and not again. */

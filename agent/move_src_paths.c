@@ -170,7 +170,9 @@ void src_path_down(struct move *m, const struct move_event *ev)
 	if (!needed(m, ev->path))
 		return; /* a better one works */
 	note_error(m, ev);
-	if (m->channel == MOVE_CHANNEL_UP && m->losses_said++ < LOSSES_SAID)
+	/* At the end of a move the peer closes them one by one. */
+	if (m->channel == MOVE_CHANNEL_UP && move_phase(m) < DROVER__MOVE_PHASE__SRC_RELEASED &&
+	    m->losses_said++ < LOSSES_SAID)
 		move_say(m, "lost network %s, the others carry on: %s", path_of(m, ev->path)->network,
 			 words(ev->text, "closed"));
 }

@@ -11,10 +11,10 @@
 
 #include "agent/move_base.h"
 
-#define MOVE_PATH_RETRY_MS      500  /* after the first failure, doubled each time up to... */
+#define MOVE_PATH_RETRY_MS	500  /* after the first failure, doubled each time up to... */
 #define MOVE_PATH_RETRY_MOST_MS 1000 /* a healed network is used again within 3 s */
-#define MOVE_PATH_PATIENCE_MS   1500 /* for the first answer of a better rank, before the copy begins */
-#define MOVE_PATH_HASTE_MS      300  /* the same while a copy waits */
+#define MOVE_PATH_PATIENCE_MS	1500 /* for the first answer of a better rank, before the copy begins */
+#define MOVE_PATH_HASTE_MS	300  /* the same while a copy waits */
 
 /* Tries what is to be tried now. */
 void src_paths(struct move *m);

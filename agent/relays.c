@@ -51,6 +51,7 @@ struct relay {
 	unsigned int n_out;
 	struct attempt *attempts;
 	uint32_t last_channel;
+	Drover__Msg *stats;	      /* the newest STATS; NULL: none yet */
 	uint32_t up_ids[RELAY_PATHS]; /* by path: the channel that is up; 0 = none */
 	uint64_t budget;
 	bool budget_known;
@@ -173,6 +174,8 @@ void relay_free(struct relay *r)
 	if (r == NULL)
 		return;
 	close_all(r);
+	if (r->stats != NULL)
+		drover__msg__free_unpacked(r->stats, NULL);
 	free(r);
 }
 
@@ -336,6 +339,25 @@ void relay_say(struct relay *r, enum relay_word word)
 	send_command(r, &cmd, -1);
 }
 
+size_t relay_figures(const struct relay *r, Drover__RelayNetwork ***figures)
+{
+	*figures = r->stats != NULL ? r->stats->relay_event->networks : NULL;
+	return r->stats != NULL ? r->stats->relay_event->n_networks : 0;
+}
+
+void relay_drop_path(struct relay *r, size_t path)
+{
+	Drover__RelaySimple simple = DROVER__RELAY_SIMPLE__INIT;
+	Drover__RelayCommand cmd = DROVER__RELAY_COMMAND__INIT;
+
+	if (!relay_path_up(r, path))
+		return;
+	simple.value = r->up_ids[path];
+	cmd.body_case = DROVER__RELAY_COMMAND__BODY_DROP;
+	cmd.drop = &simple;
+	send_command(r, &cmd, -1);
+}
+
 void relay_set_budget(struct relay *r, uint64_t bytes_per_s)
 {
 	Drover__RelayBudget budget = DROVER__RELAY_BUDGET__INIT;
@@ -477,7 +499,14 @@ static bool receive(struct relay *r)
 		return false;
 	}
 	got_event(r, msg->relay_event);
-	drover__msg__free_unpacked(msg, NULL);
+	if (msg->relay_event->kind == DROVER__RELAY_EVENT__KIND__STATS) {
+		Drover__Msg *old = r->stats;
+
+		r->stats = msg;
+		msg = old;
+	}
+	if (msg != NULL)
+		drover__msg__free_unpacked(msg, NULL);
 	return r->ctl >= 0;
 }
 

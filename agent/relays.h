@@ -94,6 +94,13 @@ void relay_say(struct relay *r, enum relay_word word);
 /* quit, and SIGKILL when it does not end in time or at once. on_gone follows. -DR_ENOENT: no process. */
 int relay_end(struct relay *r, bool kill);
 
+/* The channels over this path have lost their network's carrier. */
+void relay_drop_path(struct relay *r, size_t path);
+
+/* What its channels have done, by network, as it said last; the pointers are the relay's. Returns how many.
+ */
+size_t relay_figures(const struct relay *r, Drover__RelayNetwork ***figures);
+
 /* Is a channel over this path of the order up? */
 bool relay_path_up(const struct relay *r, size_t path);
 

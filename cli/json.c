@@ -464,6 +464,20 @@ static json_t *drain(const Drover__DrainRow *d)
 	return o;
 }
 
+static json_t *channel(const Drover__RelayNetwork *c)
+{
+	json_t *o = json_object();
+
+	put_text(o, "network", c->network);
+	put_bool(o, "up", c->up);
+	put_number(o, "bytes_wire", c->bytes_wire);
+	put_number(o, "bytes_again", c->bytes_again);
+	put_number(o, "rate", c->rate);
+	put_number(o, "stall_ms", c->stall_ms);
+	put_number(o, "lost", c->lost);
+	return o;
+}
+
 static json_t *move(const Drover__MoveRow *m)
 {
 	json_t *o = json_object();
@@ -496,6 +510,8 @@ static json_t *move(const Drover__MoveRow *m)
 	put_number(o, "dirty_rate", m->dirty_rate);
 	put_text_or_null(o, "src_phase", m->src_phase);
 	put_text_or_null(o, "dst_phase", m->dst_phase);
+	if (m->n_channels > 0)
+		put(o, "channels", ROWS(m->channels, m->n_channels, channel));
 	return o;
 }
 

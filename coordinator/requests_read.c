@@ -256,6 +256,20 @@ static void add_stats(Drover__MoveRow *row, const Drover__MoveStats *stats, bool
 		msg_push_text(&row->networks, &row->n_networks, stats->networks[i]);
 }
 
+static Drover__RelayNetwork *channel_copy(const Drover__RelayNetwork *from)
+{
+	Drover__RelayNetwork *to = MSG_NEW(drover__relay_network, Drover__RelayNetwork);
+
+	msg_set(&to->network, from->network);
+	to->bytes_wire = from->bytes_wire;
+	to->bytes_again = from->bytes_again;
+	to->rate = from->rate;
+	to->stall_ms = from->stall_ms;
+	to->lost = from->lost;
+	to->up = from->up;
+	return to;
+}
+
 static void add_attempt(struct db *db, const struct volatile_view *view, const struct move_row *move,
 			Drover__MoveRow *row)
 {
@@ -278,6 +292,8 @@ static void add_attempt(struct db *db, const struct volatile_view *view, const s
 		add_stats(row, fact->stats, under_way);
 	else
 		add_stats(row, stats, under_way);
+	for (size_t i = 0; fact != NULL && i < fact->n_channels; i++)
+		msg_push(&row->channels, &row->n_channels, channel_copy(fact->channels[i]));
 	drover__move_stats__free_unpacked(stats, NULL);
 }
 

@@ -57,8 +57,7 @@ static uint64_t tcp_acked(const struct channel *channel)
 
 void channel_measure(struct channel *channel, uint64_t now_us)
 {
-	uint64_t acked, passed, sample;
-	bool idle = channel->queue == 0;
+	uint64_t acked, sample, queue = channel->queue;
 
 	if (now_us - channel->measured_us < CHANNEL_MEASURE_US)
 		return;
@@ -66,19 +65,26 @@ void channel_measure(struct channel *channel, uint64_t now_us)
 	acked = tcp_acked(channel);
 	acked = acked > channel->tcp_base ? acked - channel->tcp_base : 0;
 	channel->queue = channel->wire > acked ? channel->wire - acked : 0;
-	if (idle) { /* what was sent in the meantime took less than it could */
-		channel->window_us = now_us;
-		channel->window_acked = acked;
+	/* A few bytes may wait for the peer's delayed ACK, and say nothing of the link. */
+	if (queue < CHANNEL_BUSY || channel->queue < CHANNEL_BUSY) {
+		channel->moved_us = channel->window_us = now_us;
+		channel->window_acked = channel->acked = acked;
+		/* It may be better than it was: what nobody asks for would never be seen. */
+		if (now_us - channel->hoped_us >= CHANNEL_RATE_US) {
+			channel->rate += channel->rate / 8;
+			channel->hoped_us = now_us;
+		}
+		return;
 	}
-	if (acked != channel->acked || channel->queue == 0 || idle)
+	channel->hoped_us = now_us;
+	if (acked != channel->acked)
 		channel->moved_us = now_us;
 	else if (now_us - channel->moved_us > channel->network->stall_us)
 		channel->network->stall_us = now_us - channel->moved_us;
 	channel->acked = acked;
-	passed = now_us - channel->window_us;
-	if (passed < CHANNEL_RATE_US)
+	if (now_us - channel->window_us < CHANNEL_RATE_US)
 		return;
-	sample = (acked - channel->window_acked) * 1000000 / passed;
+	sample = (acked - channel->window_acked) * 1000000 / (now_us - channel->window_us);
 	channel->rate = channel->rate == 0 ? sample : (3 * channel->rate + sample) / 4;
 	channel->window_us = now_us;
 	channel->window_acked = acked;
@@ -86,7 +92,8 @@ void channel_measure(struct channel *channel, uint64_t now_us)
 
 uint64_t channel_eta(const struct channel *channel, uint64_t size, uint64_t now_us)
 {
-	uint64_t stuck = channel->queue != 0 && now_us > channel->moved_us ? now_us - channel->moved_us : 0;
+	uint64_t stuck =
+		channel->queue >= CHANNEL_BUSY && now_us > channel->moved_us ? now_us - channel->moved_us : 0;
 
 	if (channel->sending)
 		size += channel->out.length + CHUNK_HEADER - channel->out_pos;

@@ -24,13 +24,14 @@
 #define CHANNEL_RX	  (256u << 10) /* fits a core's cache */
 #define CHANNEL_CTL	  512
 #define CHANNEL_AUTH_US	  5000000
-#define CHANNEL_DEAD_MS	  900 /* silence after which the channel is given up (DESIGN §8) */
+#define CHANNEL_DEAD_MS	  900  /* silence after which the channel is given up (DESIGN §8) */
 #define CHANNEL_TCP_MS	  4000 /* TCP's own limit: a QEMU that does not read closes the window, too */
 #define CHANNEL_PING_US	  200000
 #define CHANNEL_NAME_SIZE 64
 
-#define CHANNEL_MEASURE_US 2000  /* at most so often */
-#define CHANNEL_RATE_US	   25000 /* busy for so long: a rate */
+#define CHANNEL_MEASURE_US 2000	       /* at most so often */
+#define CHANNEL_RATE_US	   25000       /* busy for so long: a rate */
+#define CHANNEL_BUSY	   (32u << 10) /* bytes on their way */
 
 enum channel_state { CHANNEL_FREE, CHANNEL_TLS, CHANNEL_HELLO, CHANNEL_PROOF, CHANNEL_SYNC, CHANNEL_UP };
 
@@ -85,13 +86,14 @@ struct channel {
 	uint8_t *keep; /* it comes ahead of its turn: its bytes, of rx_buffer; else NULL */
 
 	/* What TCP says, for the choice among several (channel_measure). */
-	uint64_t tcp_base;		     /* tcpi_bytes_acked when the channel was opened */
-	uint64_t measured_us;		     /* when it was asked last */
-	uint64_t acked, queue;		     /* bytes of ours that have arrived; that have not */
-	uint64_t moved_us;		     /* when `acked` last grew, or nothing was on its way */
-	uint64_t window_us, window_acked;    /* begin of the present measurement */
-	uint64_t rate;			     /* bytes/s while there was always something to send; 0: unknown */
-	uint64_t wire_reported;		     /* `wire` at the last report */
+	uint64_t tcp_base;		  /* tcpi_bytes_acked when the channel was opened */
+	uint64_t measured_us;		  /* when it was asked last */
+	uint64_t acked, queue;		  /* bytes of ours that have arrived; that have not */
+	uint64_t moved_us;		  /* when `acked` last grew, or nothing was on its way */
+	uint64_t window_us, window_acked; /* begin of the present measurement */
+	uint64_t hoped_us;		  /* when it was last busy, or its rate was raised */
+	uint64_t rate;			  /* bytes/s while there was always something to send; 0: unknown */
+	uint64_t wire_reported;		  /* `wire` at the last report */
 };
 
 struct channel_setup {

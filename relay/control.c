@@ -36,8 +36,7 @@ static size_t network_figures(const struct relay *relay, Drover__RelayNetwork ou
 		row->stall_ms = network->stall_us / 1000;
 		row->lost = network->lost;
 		for (size_t k = 0; k < RELAY_CHANNELS; k++)
-			if (relay->channels[k].state >= CHANNEL_SYNC &&
-			    relay->channels[k].network == network)
+			if (relay->channels[k].state >= CHANNEL_SYNC && relay->channels[k].network == network)
 				row->up = true;
 		rows[n++] = row;
 	}
@@ -144,6 +143,9 @@ static void obey(struct relay *relay, const Drover__RelayCommand *command, int *
 		break;
 	case DROVER__RELAY_COMMAND__BODY_URGENT:
 		relay_set_urgent(relay, command->urgent->value != 0);
+		break;
+	case DROVER__RELAY_COMMAND__BODY_DROP:
+		relay_drop(relay, command->drop->value);
 		break;
 	case DROVER__RELAY_COMMAND__BODY__NOT_SET:
 	case _DROVER__RELAY_COMMAND__BODY__CASE_IS_INT_SIZE:

@@ -13,7 +13,7 @@
 #define ACK_BYTES_MAX	  (1u << 20) /* delivered at most before an ACK... */
 #define ACK_DELAY_US	  2000	     /* ...or waited */
 #define LOOK_AGAIN_US	  5000
-#define SLOW_CHUNKS	  20	     /* chunks per second at least, so that small frames never wait long */
+#define SLOW_CHUNKS	  20 /* chunks per second at least, so that small frames never wait long */
 
 bool pump_unfinished(struct channel *channel)
 {
@@ -261,10 +261,9 @@ static int begin_chunk(struct relay *relay, struct channel *channel, struct dr_e
 	if (place == RX_AHEAD) {
 		channel->keep = rx_buffer(&relay->rx, channel->in.length);
 		if (channel->keep == NULL)
-			return dr_error_set(why, DR_ENOMEM,
-					    "no room for chunk %llu: %llu bytes came ahead of their turn",
-					    (unsigned long long)channel->in.sequence,
-					    (unsigned long long)relay->rx.held);
+			return dr_error_set(
+				why, DR_ENOMEM, "no room for chunk %llu: %llu bytes came ahead of their turn",
+				(unsigned long long)channel->in.sequence, (unsigned long long)relay->rx.held);
 	}
 	channel->receiving = true;
 	channel->in_pos = 0;
@@ -363,8 +362,7 @@ static void queue_owed(struct relay *relay, struct channel *channel)
 		struct chunk frame;
 	} frames[] = {
 		{OWE_ABORT, {.type = CHUNK_ABORT}},
-		{OWE_ACK,
-		 {.type = CHUNK_ACK, .sequence = relay->rx.expected, .offset = relay->rx.delivered}},
+		{OWE_ACK, {.type = CHUNK_ACK, .sequence = relay->rx.expected, .offset = relay->rx.delivered}},
 		{OWE_STOP, {.type = CHUNK_STOP}},
 		{OWE_RESUMED, {.type = CHUNK_RESUMED}},
 	};

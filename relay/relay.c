@@ -12,7 +12,7 @@
 #include "common/cleanup.h"
 #include "relay/pump.h"
 
-#define LATE_US 200000 /* so late means that the host had no processor for us */
+#define LATE_US 200000	/* so late means that the host had no processor for us */
 #define TRIM_US 1000000 /* the ring is given back to the kernel when it was empty for so long */
 
 void relay_log(const struct relay *relay, const char *fmt, ...)
@@ -302,6 +302,16 @@ refused:
 	control_event(relay, DROVER__RELAY_EVENT__KIND__CHANNEL_DOWN, what->id, err.text);
 }
 
+void relay_drop(struct relay *relay, uint32_t id)
+{
+	struct dr_error why = DR_ERROR_INIT;
+
+	dr_error_set(&why, DR_EIO, "its network has lost its carrier");
+	for (size_t i = 0; i < RELAY_CHANNELS; i++)
+		if (relay->channels[i].state != CHANNEL_FREE && relay->channels[i].id == id)
+			relay_channel_lost(relay, &relay->channels[i], &why);
+}
+
 static void pace(struct relay *relay)
 {
 	for (size_t i = 0; i < RELAY_CHANNELS; i++)
@@ -457,8 +467,8 @@ static bool has_work(const struct relay *relay, const struct channel *channel)
 {
 	if (channel->blocked || channel->sending)
 		return false;
-	return channel->owed != 0 || (channel->state == CHANNEL_UP && relay->send_at == 0 &&
-				      tx_waiting_chunks(&relay->tx) > 0);
+	return channel->owed != 0 ||
+	       (channel->state == CHANNEL_UP && relay->send_at == 0 && tx_waiting_chunks(&relay->tx) > 0);
 }
 
 static uint64_t next_deadline(struct relay *relay)

@@ -89,6 +89,8 @@ void relay_fini(struct relay *relay);
 /* Takes the QEMU socket, also on failure. */
 int relay_setup(struct relay *relay, const Drover__RelaySetup *setup, int take_qemu, struct dr_error *err);
 void relay_add_channel(struct relay *relay, const Drover__RelayChannel *channel, int take_fd);
+/* The channel's network is known to be dead. */
+void relay_drop(struct relay *relay, uint32_t id);
 void relay_set_budget(struct relay *relay, uint64_t rate);
 void relay_set_urgent(struct relay *relay, bool urgent);
 void relay_resumed(struct relay *relay);

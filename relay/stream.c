@@ -277,11 +277,10 @@ static struct rx_chunk *ahead(const struct rx *rx, uint64_t sequence)
 
 static int misplaced(const struct rx *rx, const struct chunk *chunk, struct dr_error *err)
 {
-	return dr_error_set(err, DR_EPROTO,
-			    "chunk %llu of %u at byte %llu does not fit behind %llu at byte %llu",
-			    (unsigned long long)chunk->sequence, chunk->length,
-			    (unsigned long long)chunk->offset, (unsigned long long)rx->expected,
-			    (unsigned long long)rx->start);
+	return dr_error_set(
+		err, DR_EPROTO, "chunk %llu of %u at byte %llu does not fit behind %llu at byte %llu",
+		(unsigned long long)chunk->sequence, chunk->length, (unsigned long long)chunk->offset,
+		(unsigned long long)rx->expected, (unsigned long long)rx->start);
 }
 
 /* Of a chunk behind the expected one: its neighbours must end and begin where it does. */
@@ -292,14 +291,13 @@ static bool fits(const struct rx *rx, const struct chunk *chunk)
 	uint64_t distance = chunk->sequence - rx->expected;
 
 	/* Each chunk in between has a byte at least. */
-	if (distance >= TX_CHUNKS - 1 || chunk->offset < rx->start ||
-	    chunk->offset - rx->start < distance || chunk->offset < rx->delivered ||
+	if (distance >= TX_CHUNKS - 1 || chunk->offset < rx->start || chunk->offset - rx->start < distance ||
+	    chunk->offset < rx->delivered ||
 	    chunk->offset + chunk->length - rx->start > (uint64_t)RX_AHEAD_MAX + CHUNK_SIZE_MAX)
 		return false;
 	if (same->here && (same->offset != chunk->offset || same->length != chunk->length))
 		return false;
-	if (distance > 1 && before->here &&
-	    (before->eof || before->offset + before->length != chunk->offset))
+	if (distance > 1 && before->here && (before->eof || before->offset + before->length != chunk->offset))
 		return false;
 	return !next->here || chunk->sequence + 1 - rx->expected >= TX_CHUNKS - 1 ||
 	       (chunk->type != CHUNK_EOF && next->offset == chunk->offset + chunk->length);

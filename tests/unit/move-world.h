@@ -24,6 +24,7 @@ static struct world {
 	unsigned asked[MOVE_QMP_N];
 	unsigned brakes, kills, records, spawns, quits, attaches, connects, removals;
 	unsigned path;	/* of the newest connect */
+	unsigned tried; /* bits: paths that were connected since the test looked */
 	char said[512]; /* the newest words for an operator */
 	int record_result;
 	Drover__MovePhase recorded;
@@ -135,6 +136,7 @@ static inline void relay_connect(struct move_env *e, unsigned number)
 	(void)e;
 	w.connects++;
 	w.path = number;
+	w.tried |= 1u << number;
 }
 
 static inline void attach(struct move_env *e)

@@ -1,6 +1,6 @@
 /*
- * Two relays with several channels between them, each through this test, which is their links: it passes bytes
- * on at a rate, holds them back (a silent drop), or cuts.
+ * Two relays with several channels between them, each through this test, which is their links: it passes
+ * bytes on at a rate, holds them back (a silent drop), or cuts.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -398,9 +398,9 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(test_together),	CASE(test_unequal),	CASE(test_lose_one_plain),
-		CASE(test_lose_one_tls), CASE(test_silent_drop), CASE(test_ranks),
-		CASE(test_window),	CASE(test_random_schedules),
+		CASE(test_together),	 CASE(test_unequal),	      CASE(test_lose_one_plain),
+		CASE(test_lose_one_tls), CASE(test_silent_drop),      CASE(test_ranks),
+		CASE(test_window),	 CASE(test_random_schedules),
 	};
 	int failed;
 
