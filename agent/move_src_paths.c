@@ -163,16 +163,16 @@ static void note_error(struct move *m, const struct move_event *ev)
 
 void src_path_down(struct move *m, const struct move_event *ev)
 {
-	if (ev->path >= count(m) || m->paths[ev->path].state != MOVE_CHANNEL_UP)
+	/* After the word the peer closes them one by one: what carried the move stays in its figures. */
+	if (move_phase(m) >= DROVER__MOVE_PHASE__SRC_RELEASED || ev->path >= count(m) ||
+	    m->paths[ev->path].state != MOVE_CHANNEL_UP)
 		return;
 	m->paths[ev->path] = (struct move_path){.state = MOVE_CHANNEL_NONE};
 	look(m);
 	if (!needed(m, ev->path))
 		return; /* a better one works */
 	note_error(m, ev);
-	/* At the end of a move the peer closes them one by one. */
-	if (m->channel == MOVE_CHANNEL_UP && move_phase(m) < DROVER__MOVE_PHASE__SRC_RELEASED &&
-	    m->losses_said++ < LOSSES_SAID)
+	if (m->channel == MOVE_CHANNEL_UP && m->losses_said++ < LOSSES_SAID)
 		move_say(m, "lost network %s, the others carry on: %s", path_of(m, ev->path)->network,
 			 words(ev->text, "closed"));
 }
@@ -196,6 +196,8 @@ void src_path_failed(struct move *m, const struct move_event *ev)
 
 void src_paths_lost(struct move *m)
 {
+	if (move_phase(m) >= DROVER__MOVE_PHASE__SRC_RELEASED)
+		return;
 	for (size_t i = 0; i < MOVE_PATHS; i++)
 		if (m->paths[i].state == MOVE_CHANNEL_UP)
 			m->paths[i] = (struct move_path){.state = MOVE_CHANNEL_NONE};

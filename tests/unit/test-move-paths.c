@@ -102,6 +102,7 @@ static void test_together(void **state)
 	/* After the word the peer's end is no loss. */
 	up(0);
 	w.said[0] = '\0';
+	w.lease_from = w.now;
 	send(MOVE_EV_STOP);
 	migration(MOVE_MIG_PRE_SWITCHOVER);
 	order.token_granted = 1;
@@ -111,7 +112,9 @@ static void test_together(void **state)
 	answer_status(MOVE_RUN_POSTMIGRATE);
 	assert_int_equal(move_phase(m), P(SRC_RELEASED));
 	down(0, "closed");
+	send(MOVE_EV_RELAY_NEED_CHANNEL);
 	assert_string_equal(w.said, "");
+	expect_networks(2, "mig1"); /* its figures stay */
 }
 
 /* The next rank when every better network has failed or says nothing; back when one heals. */

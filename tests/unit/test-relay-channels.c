@@ -227,7 +227,8 @@ static void test_together(void **state)
 static void test_unequal(void **state)
 {
 	struct flow flow;
-	uint64_t began, took, ideal;
+	uint64_t began, took, ideal, most = 120;
+	double load = 0;
 
 	(void)state;
 	if (UNDER_VALGRIND)
@@ -245,7 +246,10 @@ static void test_unequal(void **state)
 			      (unsigned long long)ideal / 1000);
 	assert_true(links[1].passed > flow.total / 10);
 	assert_true(links[0].passed > flow.total / 2);
-	assert_true(took < ideal * 13 / 10);
+	/* A busy machine may be too slow for it, as this test is for its own links. */
+	if (getloadavg(&load, 1) != 1 || load > 0.5 * (double)sysconf(_SC_NPROCESSORS_ONLN))
+		most = 250;
+	assert_true(took < ideal * most / 100);
 }
 
 /* One of two is reset in mid-stream: nobody notices but the figures. */
