@@ -450,7 +450,9 @@ static void take_figures(struct move *m, const struct move_event *ev)
 	m->rec.stats.bytes_remaining = f->remaining;
 	m->rec.stats.bytes_total = f->total;
 	m->rec.stats.dirty_rate = f->dirty_rate;
-	m->rec.stats.duration_ms = f->total_time_ms;
+	/* For an instant a migration that is completed has no total time yet. */
+	if (f->total_time_ms > m->rec.stats.duration_ms)
+		m->rec.stats.duration_ms = f->total_time_ms;
 }
 
 static void take_qmp(struct move *m, const struct move_event *ev)
