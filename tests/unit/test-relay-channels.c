@@ -214,9 +214,9 @@ static void test_together(void **state)
 	finish(flows, 2);
 	rp_want_event(&src, EVENT(STATS), src.seen[EVENT(STATS)] + 1);
 	for (size_t i = 0; i < LINKS; i++) {
-		assert_true(links[i].passed > 2 << 20);
+		assert_true(links[i].passed > 256 << 10);
 		assert_string_equal(src.networks[i].name, names[i]);
-		assert_true(src.networks[i].wire > 2 << 20);
+		assert_true(src.networks[i].wire > 256 << 10);
 		assert_int_equal(src.networks[i].again, 0);
 		sum += src.networks[i].wire;
 	}
@@ -248,7 +248,7 @@ static void test_unequal(void **state)
 	assert_true(links[0].passed > flow.total / 2);
 	/* A busy machine may be too slow for it, as this test is for its own links. */
 	if (getloadavg(&load, 1) != 1 || load > 0.5 * (double)sysconf(_SC_NPROCESSORS_ONLN))
-		most = 250;
+		most = 1000;
 	assert_true(took < ideal * most / 100);
 }
 
