@@ -155,9 +155,12 @@ void db_fail(struct db *db, enum dr_err code, const char *fmt, ...)
 	dr_error_set(&db->failed, code, "%s", text);
 }
 
-void db_fail_nth(struct db *db, unsigned n)
+unsigned db_fail_nth(struct db *db, unsigned n)
 {
+	unsigned left = db->fail_in;
+
 	db->fail_in = n;
+	return left;
 }
 
 static void fail_sqlite(struct db *db, int rc, const char *sql)

@@ -79,8 +79,9 @@ bool db_exists(struct db *db, const char *sql, const char *types, ...);
 /* Copies of at most size-1 bytes of a text column. Returns buf. */
 char *db_copy_text(struct db_rows *rows, int col, char *buf, size_t size);
 
-/* For tests: the n-th statement from now fails as if the disk had; 0 = never. */
-void db_fail_nth(struct db *db, unsigned n);
+/* For tests: the n-th statement from now fails as if the disk had; 0 = never. The number that was left of the
+ * last call. */
+unsigned db_fail_nth(struct db *db, unsigned n);
 
 /* The digest as of the last commit (or of the transaction under way). */
 void db_digest(const struct db *db, uint8_t digest[DB_DIGEST_SIZE]);

@@ -139,11 +139,6 @@ static void note_attempts(struct cluster *cl, struct db *db)
 						.dst_gone = db_bool(&rows, 6),
 						.decision = db_int(&rows, 7)};
 	}
-	if (db_failed(db, NULL) < 0) { /* a fault: nothing was read */
-		memcpy(sh->attempts, old, n_old * sizeof(old[0]));
-		sh->n_attempts = n_old;
-		return;
-	}
 	for (unsigned i = 0; i < n_old; i++)
 		for (unsigned k = 0; k < sh->n_attempts; k++)
 			if (sh->attempts[k].move == old[i].move && sh->attempts[k].attempt == old[i].attempt)

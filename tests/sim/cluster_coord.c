@@ -221,9 +221,11 @@ int __wrap_apply_command(struct db *db, uint64_t index, const Drover__Command *c
 {
 	int ret = __real_apply_command(db, index, cmd, out, err);
 	struct coord *c = log_sim != NULL ? coord_running(log_sim) : NULL;
+	unsigned fail_in = db_fail_nth(db, 0); /* a fault is the coordinator's, not what looks at it */
 
 	if (ret == 0 && c != NULL)
 		cluster_applied(c, db, index, cmd, out);
+	db_fail_nth(db, fail_in);
 	return ret;
 }
 
