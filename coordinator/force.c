@@ -13,6 +13,7 @@
 
 #include "common/log.h"
 #include "coordinator/recover.h"
+#include "coordinator/rows.h"
 #include "coordinator/server.h"
 
 #define LEADER_SILENT_US 5000000
@@ -71,6 +72,37 @@ static int check_newest(struct server *s, const struct consensus_member *members
 	return 0;
 }
 
+/* Is it in the list? Or its host, which answers as another member, since it has lost the log of this one. */
+static bool is_listed(struct server *s, const struct consensus_member *members, unsigned n, uint64_t id,
+		      const char *node)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (members[i].id == id ||
+		    (strcmp(members[i].node, node) == 0 && !peers_lost(s, members[i].id)))
+			return true;
+	return false;
+}
+
+/* While a change of the list is not committed, who was in the list before it may decide with the others: he
+ * is named, too. */
+static unsigned all_members(struct server *s, struct consensus_member *members, unsigned most)
+{
+	unsigned listed = consensus_members(s->consensus, members, most), n = listed;
+	struct db_rows rows;
+
+	if (consensus_members_settled(s->consensus))
+		return n;
+	db_query(s->db, &rows, "SELECT id, node FROM member WHERE removed = 0 ORDER BY id", "");
+	while (db_next(&rows)) {
+		if (n == most || is_listed(s, members, listed, db_u64(&rows, 0), db_text(&rows, 1)))
+			continue;
+		members[n].id = db_u64(&rows, 0);
+		members[n].role = MEMBER_VOTER;
+		db_copy_text(&rows, 1, members[n++].node, sizeof(members[0].node));
+	}
+	return n;
+}
+
 int force_quorum(struct server *s, const Drover__ForceQuorum *force, bool dry_run, struct dr_error *err)
 {
 	struct consensus_member members[SERVER_PEERS_MAX];
@@ -84,7 +116,7 @@ int force_quorum(struct server *s, const Drover__ForceQuorum *force, bool dry_ru
 		return dr_error_set(err, DR_EREFUSED,
 				    "the cluster goes on elsewhere already, as incarnation %llu: join it",
 				    (unsigned long long)recover_incarnation_count(s->superseded));
-	n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+	n = all_members(s, members, SERVER_PEERS_MAX);
 	if (consensus_leader(s->consensus, &leader) != 0 &&
 	    env_now_us(s->env) < consensus_heard_us(s->consensus) + LEADER_SILENT_US)
 		return dr_error_set(err, DR_EREFUSED, "%s leads the cluster: there is nothing to force",

@@ -24,7 +24,8 @@ int survivor_start(struct server *s, struct dr_error *err)
 	return ret < 0 ? ret : 0;
 }
 
-/* The other voter, when there are two and this member is one of them. */
+/* The other voter, when there are two and this member is one of them. While a change of the list is not
+ * committed, those of the list before it may still decide without either of the two. */
 static bool other_voter(struct server *s, struct consensus_member *other)
 {
 	struct consensus_member members[SERVER_PEERS_MAX];
@@ -32,6 +33,8 @@ static bool other_voter(struct server *s, struct consensus_member *other)
 	unsigned voters = 0;
 	bool self = false;
 
+	if (!consensus_members_settled(s->consensus))
+		return false;
 	for (unsigned i = 0; i < n; i++) {
 		if (members[i].role != MEMBER_VOTER)
 			continue;

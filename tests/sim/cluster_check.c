@@ -73,12 +73,16 @@ static void owner_changed(struct cluster *cl, const Drover__Command *cmd, int v,
 	    cmd->body_case == DROVER__COMMAND__BODY_NODE_SESSION ||
 	    cmd->body_case == DROVER__COMMAND__BODY_NODE_AUDIT)
 		return;
-	if (!off)
-		sim_broken(cl->sim, "I2: %s changes the owner of vm%d, which is not off",
-			   apply_command_name(cmd), v + 1);
-	if (any_qemu(cl, v, -1, false))
-		sim_broken(cl->sim, "R12: %s gives vm%d to another host while a QEMU of it lives",
-			   apply_command_name(cmd), v + 1);
+	/* What an audit learns from an attempt: where the VM was last, and nothing of it is left elsewhere.
+	 */
+	if (!off && cmd->body_case != DROVER__COMMAND__BODY_AUDIT_END)
+		sim_broken(cl->sim,
+			   "I2: %s changes the owner of vm%d, which is not off (node%d to node%d, state %d)",
+			   apply_command_name(cmd), v + 1, was->owner + 1, now->owner + 1, (int)was->state);
+	for (int h = 0; h < (int)cl->sim->n_hosts; h++)
+		if ((off || h != now->owner) && any_qemu(cl, v, h, false))
+			sim_broken(cl->sim, "R12: %s gives vm%d to another host while a QEMU of it lives",
+				   apply_command_name(cmd), v + 1);
 }
 
 static void note_vms(struct cluster *cl, struct db *db, const Drover__Command *cmd)
