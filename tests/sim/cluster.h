@@ -138,6 +138,8 @@ struct coord {
 	bool lacks;		 /* its log ends before that */
 	uint64_t lead_term, lead_from, lead_commit;
 	uint64_t voted_term, voted_for; /* as libraft has it */
+	uint64_t fencing_term; /* in which it proposed to fence these hosts, and nothing was decided */
+	bool fencing[SIM_HOSTS];
 };
 
 void coord_init(struct sim *sim, unsigned id);
@@ -426,6 +428,7 @@ bool story_excuses(const struct coord *c);
 /* cluster_rules.c: more checks. */
 /* False: of an incarnation that was left behind; nothing of it is compared any more. */
 bool rules_incarnation(struct coord *c, uint64_t index);
+void rules_proposed(struct coord *c, const uint8_t *bytes, size_t size);
 void rules_applied(struct coord *c, uint64_t index, const Drover__Command *cmd);
 /* By the first member that applies it. False: the rows are no truth yet. */
 bool rules_first(struct cluster *cl, const Drover__Command *cmd, const struct apply_result *result);

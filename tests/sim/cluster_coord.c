@@ -212,6 +212,21 @@ int __wrap_db_open(const char *path, struct db **out, struct dr_error *err)
 	return __real_db_open(":memory:", out, err);
 }
 
+int __real_consensus_propose(struct consensus *c, const uint8_t *bytes, size_t size,
+			     void (*done)(void *data, int status), void *data);
+int __wrap_consensus_propose(struct consensus *c, const uint8_t *bytes, size_t size,
+			     void (*done)(void *data, int status), void *data);
+int __wrap_consensus_propose(struct consensus *c, const uint8_t *bytes, size_t size,
+			     void (*done)(void *data, int status), void *data)
+{
+	struct coord *coord = log_sim != NULL ? coord_running(log_sim) : NULL;
+	int ret = __real_consensus_propose(c, bytes, size, done, data);
+
+	if (ret == 0 && coord != NULL)
+		rules_proposed(coord, bytes, size);
+	return ret;
+}
+
 int __real_apply_command(struct db *db, uint64_t index, const Drover__Command *cmd, struct apply_result *out,
 			 struct dr_error *err);
 int __wrap_apply_command(struct db *db, uint64_t index, const Drover__Command *cmd, struct apply_result *out,

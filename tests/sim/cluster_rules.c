@@ -124,8 +124,34 @@ void rules_tell(struct cluster *cl)
 
 /* ---------------------------------------------------------------- versions (R20) */
 
+static void note_fencing(struct coord *c, const Drover__Command *cmd, bool under_way)
+{
+	for (unsigned h = 0; cmd->body_case == DROVER__COMMAND__BODY_NODE_FENCED && h < c->sim->n_hosts; h++)
+		if (strcmp(c->sim->hosts[h].name, cmd->node_fenced->node) == 0)
+			c->fencing[h] = under_way;
+}
+
+void rules_proposed(struct coord *c, const uint8_t *bytes, size_t size)
+{
+	Drover__Command *cmd = drover__command__unpack(NULL, size, bytes);
+
+	if (cmd == NULL)
+		abort();
+	if (c->fencing_term != c->raft->current_term)
+		memset(c->fencing, 0, sizeof(c->fencing));
+	c->fencing_term = c->raft->current_term;
+	note_fencing(c, cmd, true);
+	drover__command__free_unpacked(cmd, NULL);
+}
+
+static bool proposed_to_fence(const struct coord *c, unsigned host)
+{
+	return c->fencing[host] && c->raft->state == RAFT_LEADER && c->fencing_term == c->raft->current_term;
+}
+
 void rules_applied(struct coord *c, uint64_t index, const Drover__Command *cmd)
 {
+	note_fencing(c, cmd, false);
 	if (cmd->version > c->version)
 		sim_broken(c->sim, "R20: %s knows version %u, and applies index %llu (%s), which needs %u",
 			   c->name, c->version, (unsigned long long)index, apply_command_name(cmd),
@@ -238,7 +264,7 @@ void rules_told(struct coord *c, unsigned host, const Drover__Msg *msg)
 	if (c == NULL || c->server == NULL || c->server->db == NULL || host >= c->sim->n_hosts ||
 	    db_failed(c->server->db, NULL) < 0 || !rows_node(c->server->db, c->sim->hosts[host].name, &row))
 		return;
-	if (row.fencing != 0 ||
+	if (row.fencing != 0 || proposed_to_fence(c, host) ||
 	    (row.has_fenced && row.has_boot && memcmp(row.fenced_boot, row.boot_id, ROWS_ID) == 0))
 		sim_broken(c->sim, "R11: %s gives %s to %s, which is being fenced or was", c->name,
 			   msg->body_case == DROVER__MSG__BODY_LEASE_GRANT ? "a lease" : "orders", row.name);
