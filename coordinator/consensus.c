@@ -498,7 +498,10 @@ static void changed_later(void *data)
 
 bool consensus_members_settled(const struct consensus *c)
 {
-	return c->raft.configuration_uncommitted_index == 0;
+	const struct raft *r = &c->raft;
+
+	/* Of a list that it finds in its log at start libraft does not say that it is not committed. */
+	return r->configuration_uncommitted_index == 0 && r->configuration_index <= r->commit_index;
 }
 
 static void change_done(struct raft_change *req, int rv)
@@ -670,13 +673,18 @@ static raft_index conflict(const struct raft *r, const Drover__RaftRpc *rpc)
 
 /*
  * libraft 0.15 crashes when a new leader takes back a member change and the entry of the member list before
- * it has given way to a snapshot (canonical/raft #250, #323): it looks for that list in the log only.
+ * it has given way to a snapshot (canonical/raft #250, #323): it looks for that list in the log only. And it
+ * does not take back at all what it found in its log at start: it would go on with a list that nobody has.
  */
 static bool takes_back_blindly(const struct raft *r, raft_index cut)
 {
 	raft_index change = r->configuration_uncommitted_index;
 
-	return cut != 0 && cut <= change && r->configuration_index <= r->log.offset;
+	if (cut == 0)
+		return false;
+	if (change == 0)
+		return cut <= r->configuration_index; /* what is cut off was not committed */
+	return cut <= change && r->configuration_index <= r->log.offset;
 }
 
 /* What is cut off on the disk is not there after a new start, and with it the change. */

@@ -24,8 +24,12 @@ int survivor_start(struct server *s, struct dr_error *err)
 	return ret < 0 ? ret : 0;
 }
 
-/* The other voter, when there are two and this member is one of them. While a change of the list is not
- * committed, those of the list before it may still decide without either of the two. */
+/*
+ * The other voter, when there are two and this member is one of them. Not while a change of the list is not
+ * committed: those of the list before it may still decide. Nor while there is a learner: the other one may
+ * have made it a voter since, and that with the two of them committed what this one has never seen; a list
+ * with a learner is in both voters' logs.
+ */
 static bool other_voter(struct server *s, struct consensus_member *other)
 {
 	struct consensus_member members[SERVER_PEERS_MAX];
@@ -36,6 +40,8 @@ static bool other_voter(struct server *s, struct consensus_member *other)
 	if (!consensus_members_settled(s->consensus))
 		return false;
 	for (unsigned i = 0; i < n; i++) {
+		if (members[i].role == MEMBER_LEARNER)
+			return false;
 		if (members[i].role != MEMBER_VOTER)
 			continue;
 		voters++;

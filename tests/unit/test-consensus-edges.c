@@ -431,6 +431,55 @@ static void test_change_taken_back(void **state)
 	assert_int_equal(l->fatal, DR_OK);
 }
 
+static bool is_settled(struct lone *lone)
+{
+	return consensus_members_settled(lone->consensus);
+}
+
+/* A list that was not committed when this member ended is not committed at its next start either. */
+static void test_change_found_at_start(void **state)
+{
+	struct consensus_member members[4];
+	struct raft_configuration conf;
+	struct raft_buffer list;
+	uint64_t index, term;
+
+	(void)state;
+	raft_configuration_init(&conf);
+	assert_int_equal(raft_configuration_add(&conf, 101, "node1", RAFT_VOTER), 0);
+	assert_int_equal(raft_configuration_add(&conf, 102, "node2@66", RAFT_VOTER), 0);
+	assert_int_equal(raft_configuration_encode(&conf, &list), 0);
+	join();
+	install_snapshot();
+	assert_true(consensus_members_settled(l->consensus));
+	append(102, 2, 10, 2, 10, 2, RAFT_CHANGE, list.base, list.len);
+	lone_until(l, stored_eleven);
+	lone_stop(l);
+	join();
+	assert_int_equal(consensus_members(l->consensus, members, 4), 2);
+	assert_false(consensus_members_settled(l->consensus));
+	/* The next leader does not have it. */
+	append(103, 3, 10, 2, 10, 3, RAFT_COMMAND, "x", 1);
+	assert_int_equal(l->fatal, DR_EAGAIN);
+	lone_stop(l);
+	join();
+	consensus_last(l->consensus, &index, &term);
+	assert_int_equal(index, 10);
+	assert_int_equal(consensus_members(l->consensus, members, 4), 3);
+	assert_true(consensus_members_settled(l->consensus));
+	/* Or it does, and says that it is committed. */
+	append(103, 3, 10, 2, 10, 3, RAFT_CHANGE, list.base, list.len);
+	lone_until(l, stored_eleven);
+	lone_stop(l);
+	join();
+	assert_false(consensus_members_settled(l->consensus));
+	append(103, 3, 11, 3, 11, 3, RAFT_COMMAND, "x", 1);
+	lone_until(l, is_settled);
+	assert_int_equal(consensus_members(l->consensus, members, 4), 2);
+	raft_free(list.base);
+	raft_configuration_close(&conf);
+}
+
 /* What does not belong to the protocol is dropped before libraft sees it. */
 static void test_broken_messages(void **state)
 {
@@ -497,6 +546,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_leader_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mute_vote, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_change_taken_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_change_found_at_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_broken_messages, setup, teardown),
 		cmocka_unit_test(test_heap),
 	};
