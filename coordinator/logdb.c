@@ -71,6 +71,11 @@ struct mark {
 	uint8_t chain[LOGDB_CHAIN];
 };
 
+struct mark_file { /* big endian */
+	struct mark end;
+	uint64_t term, vote; /* not in those of older programs */
+};
+
 struct logdb {
 	sqlite3 *sql;
 	sqlite3_stmt *stmt[ST_COUNT];
@@ -79,6 +84,8 @@ struct logdb {
 	uint64_t first; /* first index in the table; last + 1 when it is empty */
 	uint64_t last;
 	uint8_t chain[LOGDB_CHAIN]; /* of the entry `last` */
+	uint64_t term, vote;	    /* go into the mark */
+	uint64_t mark_index;	    /* what the mark names */
 	bool mark_unsynced;
 	bool mark_urgent; /* synced with this commit */
 };
@@ -226,12 +233,14 @@ int logdb_settle(struct logdb *log, struct dr_error *err)
 
 static int mark_write(struct logdb *log, struct dr_error *err)
 {
-	struct mark m = {.index = htobe64(log->last)};
+	struct mark_file m = {
+		.end.index = htobe64(log->last), .term = htobe64(log->term), .vote = htobe64(log->vote)};
 
-	memcpy(m.chain, log->chain, LOGDB_CHAIN);
+	memcpy(m.end.chain, log->chain, LOGDB_CHAIN);
 	if (pwrite(log->mark_fd, &m, sizeof(m), 0) != (ssize_t)sizeof(m))
 		return dr_error_errno(err, errno == ENOSPC || errno == EROFS ? DR_ENOSPC : DR_EIO, errno,
 				      "log.mark: write");
+	log->mark_index = log->last;
 	log->mark_unsynced = true;
 	return 0;
 }
@@ -303,10 +312,34 @@ static int verify_entry(const struct logdb_entry *e, const void *chain, size_t s
 	return verify_row(data, e, chain, size);
 }
 
+void logdb_note_ballot(struct logdb *log, uint64_t term, uint64_t vote)
+{
+	log->term = term;
+	log->vote = vote;
+}
+
+/* A term or a vote that was given is not forgotten: a second one in that term would make a second leader. */
+static int verify_ballot(struct logdb *log, uint64_t marked_term, uint64_t marked_vote, struct dr_error *err)
+{
+	struct dr_error damaged = DR_ERROR_INIT;
+
+	if (logdb_vote_get(log, &log->term, &log->vote, &damaged) < 0) {
+		log->term = log->vote = 0; /* whoever reads it next is told */
+		return 0;
+	}
+	if (marked_term < log->term ||
+	    (marked_term == log->term && (marked_vote == 0 || marked_vote == log->vote)))
+		return 0;
+	return dr_error_set(err, DR_ECORRUPT,
+			    "log.db: a vote in term %llu was given and is gone (log: term %llu)",
+			    (unsigned long long)marked_term, (unsigned long long)log->term);
+}
+
 /* Walks the whole log, checks the chain and that the newest entry once acknowledged is still there. */
 static int verify(struct logdb *log, struct dr_error *err)
 {
 	struct verify v = {.log = log, .err = err};
+	struct mark_file m = {.term = 0};
 	uint64_t base;
 	ssize_t n;
 	int ret;
@@ -314,10 +347,11 @@ static int verify(struct logdb *log, struct dr_error *err)
 	ret = chain_base(log, &base, log->chain, err);
 	if (ret < 0)
 		return ret;
-	n = pread(log->mark_fd, &v.mark, sizeof(v.mark), 0);
+	n = pread(log->mark_fd, &m, sizeof(m), 0);
 	if (n < 0)
 		return dr_error_errno(err, DR_EIO, errno, "log.mark: read");
-	v.mark.index = n == (ssize_t)sizeof(v.mark) ? be64toh(v.mark.index) : 0;
+	v.mark = m.end;
+	v.mark.index = n >= (ssize_t)sizeof(m.end) ? be64toh(m.end.index) : 0;
 	v.expected = base + 1;
 	v.mark_seen = v.mark.index <= base;
 	log->last = base;
@@ -330,7 +364,7 @@ static int verify(struct logdb *log, struct dr_error *err)
 			err, DR_ECORRUPT,
 			"log.db: entry %llu was acknowledged and is gone or changed (log ends at %llu)",
 			(unsigned long long)v.mark.index, (unsigned long long)log->last);
-	return 0;
+	return verify_ballot(log, n == (ssize_t)sizeof(m) ? be64toh(m.term) : 0, be64toh(m.vote), err);
 }
 
 /* The one row of a query of our own. */
@@ -601,8 +635,9 @@ int logdb_truncate(struct logdb *log, uint64_t index, struct dr_error *err)
 	if (ret < 0)
 		return ret;
 	log->last = index - 1;
-	/* The mark must never name an entry that the database gives up: lowered, durably, first. */
-	ret = mark_write_durably(log, err);
+	/* The mark must never name an entry that the database gives up: lowered, durably, first. (Nor one
+	 * that is not committed yet: what is cut off may have come with the same transaction.) */
+	ret = log->mark_index >= index ? mark_write_durably(log, err) : 0;
 	if (ret < 0)
 		return ret;
 	sqlite3_bind_int64(log->stmt[ST_TRUNCATE], 1, (sqlite3_int64)index);

@@ -7,7 +7,7 @@
  *   - every entry carries a chain value, SHA-256 over the one before it and its own
  *     fields, verified when the log is loaded;
  *   - log.mark, a small file beside the database, holds index and chain of the newest
- *     entry. SQLite drops a damaged WAL tail without a word; the mark then names an
+ *     entry, term and vote. SQLite drops a damaged WAL tail without a word; the mark then names an
  *     entry that is no longer there. The mark is written after each commit, and
  *     synced by logdb_settle, soon after: after a power loss it may be older than the log, never newer.
  *     With the commit itself behind a member list: a log that ends before one that it had is of another

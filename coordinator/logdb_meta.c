@@ -119,6 +119,7 @@ int logdb_vote_set(struct logdb *log, uint64_t term, uint64_t vote, struct dr_er
 	struct ballot b = {.term = htobe64(term), .vote = htobe64(vote)};
 
 	ballot_hash(&b, b.hash);
+	logdb_note_ballot(log, term, vote);
 	/* Outside a transaction each statement is one of its own, durable when it returns. */
 	return logdb_meta_set(log, "ballot", &b, sizeof(b), err);
 }

@@ -16,6 +16,7 @@
 #define WAL_PAGE_MIN  512U
 #define WAL_PAGE_MAX  65536U
 #define WAL_SALT_SIZE 8
+#define SECTOR	      512U /* a disk writes one whole or not at all */
 
 struct wal_header {
 	uint32_t magic;
@@ -73,15 +74,18 @@ static int read_at(const struct wal *w, void *buf, size_t size, off_t at, struct
 	return n == (ssize_t)size;
 }
 
-/* 1: there is one to go by, 0: the file has none. It fits into a sector, so no crash leaves half of one. */
+/* 1: there is one to go by, 0: the file has no frames. A header fits into a sector, so no crash leaves half
+ * of one, and it is synced before the first frame. */
 static int read_header(struct wal *w, struct dr_error *err)
 {
-	static const struct wal_header none;
 	uint32_t page;
+	uint8_t first;
 	int ret = read_at(w, &w->header, sizeof(w->header), 0, err);
 
-	if (ret <= 0 || memcmp(&w->header, &none, sizeof(none)) == 0)
-		return ret < 0 ? ret : 0;
+	if (ret > 0)
+		ret = read_at(w, &first, sizeof(first), sizeof(w->header), err);
+	if (ret <= 0)
+		return ret;
 	page = be32toh(w->header.page_size);
 	sum_add(w, &w->header, offsetof(struct wal_header, sum));
 	if ((be32toh(w->header.magic) & ~1U) != WAL_MAGIC || !sum_is(w, w->header.sum) ||
@@ -98,6 +102,12 @@ static bool frame_is_next(struct wal *w)
 	sum_add(w, f, offsetof(struct wal_frame, salt));
 	sum_add(w, f->data, w->frame_size - sizeof(*f));
 	return f->page != 0 && sum_is(w, f->sum);
+}
+
+/* The header of a frame that was torn by a crash may be half an old one: where a sector ends in it. */
+static bool is_split(off_t at)
+{
+	return (size_t)at % SECTOR > SECTOR - sizeof(struct wal_frame);
 }
 
 static int read_frames(struct wal *w, struct dr_error *err)
@@ -120,7 +130,7 @@ static int read_frames(struct wal *w, struct dr_error *err)
 				"%s: a frame before number %lu fails its checksum, and is not the torn "
 				"end",
 				w->path, n);
-		ended = ended || (ours && w->frame->database_pages != 0);
+		ended = ended || (ours && w->frame->database_pages != 0 && !is_split(at));
 	}
 	return ret;
 }

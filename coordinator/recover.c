@@ -114,14 +114,12 @@ int recover_identity_read(const char *dir, struct logdb_identity *id, struct dr_
 	return 1;
 }
 
-void recover_distrust(const char *dir, const char *why)
+int recover_distrust(const char *dir, const char *why, struct dr_error *err)
 {
-	struct dr_error err = DR_ERROR_INIT;
 	char path[PATH_TEXT];
 
 	snprintf(path, sizeof(path), "%s/" LOGDB_DISTRUST, dir);
-	if (write_durably(path, why, &err) < 0)
-		log_error("%s", err.text);
+	return write_durably(path, why, err);
 }
 
 int recover_set_aside(const char *dir, struct dr_error *err)

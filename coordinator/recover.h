@@ -37,8 +37,8 @@ uint64_t recover_incarnation_count(uint64_t incarnation);
 int recover_superseded_write(const char *dir, uint64_t incarnation, struct dr_error *err);
 uint64_t recover_superseded_read(const char *dir);
 
-/* For the next start: the log in this directory is not to be used, and why. Best effort. */
-void recover_distrust(const char *dir, const char *why);
+/* For the next start: the log in this directory is not to be used, and why. */
+int recover_distrust(const char *dir, const char *why, struct dr_error *err);
 /* -DR_ENOSPC unless there is room for the log to go on for a while: a member without it would stop again at
  * once. */
 int recover_room(const char *dir, struct dr_error *err);

@@ -396,7 +396,10 @@ static int start_over(struct server *s, struct dr_error *err)
 				    why.text, s->conf.data_dir);
 	log_error("%s. This log is put aside (%s/log.db.aside); the coordinator comes back as a new member",
 		  why.text, s->conf.data_dir);
-	ret = recover_set_aside(s->conf.data_dir, err);
+	/* Should this end half-way: what is left of the log may look whole without its WAL. */
+	ret = recover_distrust(s->conf.data_dir, why.text, err);
+	if (ret == 0)
+		ret = recover_set_aside(s->conf.data_dir, err);
 	if (ret < 0)
 		return ret;
 	s->log = logdb_open(s->conf.data_dir, err);
@@ -599,7 +602,10 @@ void server_removed(struct server *s)
 
 void server_distrust(struct server *s, const char *why)
 {
-	recover_distrust(s->conf.data_dir, why);
+	struct dr_error err = DR_ERROR_INIT;
+
+	if (recover_distrust(s->conf.data_dir, why, &err) < 0)
+		log_error("%s", err.text);
 	server_fatal(s, DR_ECORRUPT, why);
 }
 

@@ -365,6 +365,27 @@ static void test_changed_vote_is_refused(void **state)
 	logdb_close(log);
 }
 
+/* The newest transaction of the WAL is the vote, and it is lost: only the mark knows. */
+static void test_forgotten_vote_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct dr_error err = DR_ERROR_INIT;
+	struct logdb *log = logdb_open(f->dir, &err);
+	uint64_t term, vote;
+
+	assert_int_equal(logdb_begin(log, &err), 0);
+	assert_int_equal(logdb_vote_set(log, 5, 77, &err), 0);
+	assert_int_equal(logdb_commit(log, &err), 0);
+	logdb_close(log);
+	log = logdb_open(f->dir, &err);
+	assert_int_equal(logdb_vote_get(log, &term, &vote, &err), 0);
+	assert_int_equal(vote, 77);
+	logdb_close(log);
+	edit(f->dir, "DELETE FROM meta WHERE key = 'ballot'");
+	assert_null(logdb_open(f->dir, &err));
+	assert_int_equal(err.code, DR_ECORRUPT);
+}
+
 /* Another incarnation is what all other members give way to. */
 static void test_changed_identity_is_refused(void **state)
 {
@@ -428,6 +449,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_second_torn_end_of_the_wal, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_entry_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_vote_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_forgotten_vote_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_identity_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_column_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_word_about_a_member_is_left_out, setup,

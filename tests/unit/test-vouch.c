@@ -152,7 +152,7 @@ static void test_distrusted(void **state)
 	logdb_close(log);
 	assert_int_equal(recover_identity_read(d->path, &back, &err), 0);
 	assert_int_equal(recover_identity_write(d->path, &id, &err), 0);
-	recover_distrust(d->path, "node2 says so");
+	assert_int_equal(recover_distrust(d->path, "node2 says so", &err), 0);
 	assert_null(logdb_open(d->path, &err));
 	assert_int_equal(err.code, DR_ECORRUPT);
 	assert_non_null(strstr(err.text, "node2 says so"));
