@@ -71,7 +71,8 @@ void channel_measure(struct channel *channel, uint64_t now_us)
 		channel->window_acked = channel->acked = acked;
 		/* It may be better than it was: what nobody asks for would never be seen. */
 		if (now_us - channel->hoped_us >= CHANNEL_RATE_US) {
-			channel->rate += channel->rate / 8;
+			if (channel->rate < CHANNEL_RATE_MAX)
+				channel->rate += channel->rate / 8;
 			channel->hoped_us = now_us;
 		}
 		return;

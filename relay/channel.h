@@ -29,8 +29,9 @@
 #define CHANNEL_PING_US	  200000
 #define CHANNEL_NAME_SIZE 64
 
-#define CHANNEL_MEASURE_US 2000	       /* at most so often */
-#define CHANNEL_RATE_US	   25000       /* busy for so long: a rate */
+#define CHANNEL_MEASURE_US 2000	 /* at most so often */
+#define CHANNEL_RATE_US	   25000 /* busy for so long: a rate */
+#define CHANNEL_RATE_MAX   (UINT64_C(1) << 40)
 #define CHANNEL_BUSY	   (32u << 10) /* bytes on their way */
 
 enum channel_state { CHANNEL_FREE, CHANNEL_TLS, CHANNEL_HELLO, CHANNEL_PROOF, CHANNEL_SYNC, CHANNEL_UP };

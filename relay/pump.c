@@ -237,6 +237,8 @@ static int got_ack(struct relay *relay, struct channel *channel, const struct ch
 	if (relay->tx.acked_bytes != before || tx_unacked(&relay->tx) == 0)
 		relay->progress_us = loop_now_us();
 	if (channel->state == CHANNEL_SYNC) {
+		if (relay_has_better(relay, channel))
+			return dr_error_set(why, DR_EREFUSED, "a network of a better rank works");
 		channel->state = CHANNEL_UP;
 		relay_channel_works(relay, channel);
 	}

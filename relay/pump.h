@@ -31,6 +31,8 @@ void pump_pace(struct relay *relay, const struct channel *channel);
 void relay_fail(struct relay *relay, const struct dr_error *why);
 void relay_channel_lost(struct relay *relay, struct channel *channel, const struct dr_error *why);
 /* The peer has spoken on it: it carries data from now on. */
+/* Source: one of a better rank carries chunks. */
+bool relay_has_better(const struct relay *relay, const struct channel *channel);
 void relay_channel_works(struct relay *relay, struct channel *channel);
 
 #endif

@@ -161,6 +161,14 @@ static void channel_authenticated(struct relay *relay, struct channel *channel)
 	}
 }
 
+bool relay_has_better(const struct relay *relay, const struct channel *channel)
+{
+	for (size_t i = 0; i < RELAY_CHANNELS && !relay->destination; i++)
+		if (relay->channels[i].state == CHANNEL_UP && relay->channels[i].rank < channel->rank)
+			return true;
+	return false;
+}
+
 /* Whether a rank is used is the source's to say: the destination sees its channels close. */
 void relay_channel_works(struct relay *relay, struct channel *channel)
 {

@@ -72,7 +72,7 @@ static size_t place(const struct tx *tx, uint32_t limit, size_t *where, struct t
 	if (*open != NULL && (room >= least || room >= limit - (*open)->length))
 		return room < limit - (*open)->length ? room : limit - (*open)->length;
 	*open = NULL;
-	if (tx->end - tx->kept >= TX_CHUNKS - 1)
+	if (tx->end - tx->kept >= TX_CHUNKS - 2) /* the end wants a place, too */
 		return 0;
 	if (tx->put >= first && (room < least || (!tx->wide && tx->put >= HOT && first > limit))) {
 		*where = 0;

@@ -316,6 +316,13 @@ static void test_ranks(void **state)
 	before = links[1].passed;
 	run_until(flows, 2, 12 << 20);
 	assert_int_equal(links[1].passed, before);
+	/* One that comes up now is of no use. */
+	rp_rank = 2;
+	link_up(1, false);
+	wait_event(flows, 2, &src, EVENT(CHANNEL_DOWN), 2);
+	wait_event(flows, 2, &dst, EVENT(CHANNEL_DOWN), 2);
+	run_until(flows, 2, 16 << 20);
+	assert_true(links[1].passed < before + (64 << 10));
 	link_cut(&links[0]);
 	wait_event(flows, 2, &src, EVENT(NEED_CHANNEL), 1);
 	rp_rank = 2;
