@@ -318,6 +318,12 @@ static void test_unknown_words(void **state)
 	assert_int_equal(speak(c, "node1", 1, "vm1", g, (Drover__VmState)99, SILENT), 6);
 	assert_int_equal(
 		speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC, (Drover__MovePhase)99), 6);
+	assert_int_equal(speak(c, "node1", 1, NULL, 0, 0, id, DROVER__MOVE_ROLE__MOVE_SRC,
+			       DROVER__MOVE_PHASE__DST_RUNNING),
+			 6);
+	assert_int_equal(
+		speak(c, "node1", 1, NULL, 0, 0, id, (Drover__MoveRole)7, DROVER__MOVE_PHASE__DST_RUNNING),
+		6);
 	assert_int_equal(core_attempt(c, id, 1).src_phase, DROVER__MOVE_PHASE__PHASE_NONE);
 	assert_int_equal(audit_end(c), 6); /* node1 has not spoken */
 }
