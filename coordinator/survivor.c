@@ -24,12 +24,7 @@ int survivor_start(struct server *s, struct dr_error *err)
 	return ret < 0 ? ret : 0;
 }
 
-/*
- * The other voter, when there are two and this member is one of them. Not while a change of the list is not
- * committed: those of the list before it may still decide. Nor while there is a learner: the other one may
- * have made it a voter since, and that with the two of them committed what this one has never seen; a list
- * with a learner is in both voters' logs.
- */
+/* The other voter, when there are two and this member is one of them. */
 static bool other_voter(struct server *s, struct consensus_member *other)
 {
 	struct consensus_member members[SERVER_PEERS_MAX];
@@ -37,11 +32,7 @@ static bool other_voter(struct server *s, struct consensus_member *other)
 	unsigned voters = 0;
 	bool self = false;
 
-	if (!consensus_members_settled(s->consensus))
-		return false;
 	for (unsigned i = 0; i < n; i++) {
-		if (members[i].role == MEMBER_LEARNER)
-			return false;
 		if (members[i].role != MEMBER_VOTER)
 			continue;
 		voters++;
@@ -51,6 +42,22 @@ static bool other_voter(struct server *s, struct consensus_member *other)
 			*other = members[i];
 	}
 	return self && voters == 2;
+}
+
+/*
+ * Whether there may be a third one who can make a majority with the other. While a change of the list is not
+ * committed those of the list before it may still decide. And the other one may have made a learner a voter
+ * since, and committed with it what this one has never seen; a list with a learner is in both voters' logs.
+ */
+static bool third_voter(struct server *s)
+{
+	struct consensus_member members[SERVER_PEERS_MAX];
+	unsigned n = consensus_members(s->consensus, members, SERVER_PEERS_MAX);
+
+	for (unsigned i = 0; i < n; i++)
+		if (members[i].role == MEMBER_LEARNER)
+			return true;
+	return !consensus_members_settled(s->consensus);
 }
 
 static void heard(struct server *s)
@@ -114,6 +121,11 @@ static void try_fence(struct server *s, const struct consensus_member *other)
 	/* See survivor.h: who has not heard the other since its start may be the one that was fenced. */
 	if (s->vouch.mute) {
 		explain(v, "This one has not heard it since its own start, so it may have gone on without");
+		return;
+	}
+	if (third_voter(s)) {
+		explain(v, "The list of coordinators is being changed, or may have been: a third one may "
+			   "count, too");
 		return;
 	}
 	if (peers_host_well(s, other)) {
