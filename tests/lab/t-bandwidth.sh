@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# alone
 # time-limit: 420
 # --bandwidth 50MB holds with one move and with four, seen from the sending interface: seconds, 10 s windows, and the median.
 # The moves' own bytes_wire agree with the interface.

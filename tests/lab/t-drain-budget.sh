@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# alone
 # Two moves at once under a budget of 8 MB/s: the switch-over token goes round without anybody being stopped in vain, and no VM is
 # stopped for longer than three times its blackout limit, as its guest sees it.
 # shellcheck source-path=SCRIPTDIR source=testlib.sh

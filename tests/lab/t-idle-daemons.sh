@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# alone
 # A cluster at rest costs next to nothing: 3 nodes and 6 VMs, and each daemon of ours holds less than 20 MB of its own and uses
 # less than 1 % of a core; the whole lab, QEMUs and corosync with it, uses less than a core.
 # shellcheck source-path=SCRIPTDIR source=testlib.sh

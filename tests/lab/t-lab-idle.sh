@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# alone
 # An idle lab leaves the machine to the tests: 3 nodes with corosync and 6 VMs together use less than a core, each VM little of it.
 # shellcheck source-path=SCRIPTDIR source=testlib.sh
 . "$(dirname "$0")/testlib.sh"

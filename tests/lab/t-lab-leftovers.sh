@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# alone
 # Nothing stays behind, however an `up` ends: killed outright at several moments, or asked to stop. And two labs live side by side.
 # shellcheck source-path=SCRIPTDIR source=testlib.sh
 . "$(dirname "$0")/testlib.sh"
