@@ -126,6 +126,12 @@ daemon_is_running() {
 
 daemon_is_gone() { ! daemon_is_running "$@"; }
 
+# Stopped by a signal, which a busy machine delivers late.
+daemon_stands() {
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	in_node "$1" bash -c 'grep -q "^State:.*[Tt]" "/proc/$1/status"' _ "$(cat "$(daemon_pid_file "$1" "$2")")"
+}
+
 daemon_host_pid() { # NODE-INDEX NAME
 	local pid p
 	pid=$(cat "$(daemon_pid_file "$1" "$2")" 2>/dev/null) || die "node$1 has no $2"
@@ -160,7 +166,10 @@ daemon_verb() { # VERB NODE-INDEX NAME
 		daemon_signal "$i" "$name" KILL || true
 		wait_for 20 "the death of $name on node$i" daemon_is_gone "$i" "$name"
 		;;
-	pause) daemon_signal "$i" "$name" STOP ;;
+	pause)
+		daemon_signal "$i" "$name" STOP
+		wait_for 20 "$name on node$i to stand still" daemon_stands "$i" "$name"
+		;;
 	resume) daemon_signal "$i" "$name" CONT ;;
 	esac
 }
