@@ -39,6 +39,7 @@ enum move_qmp {
 	MOVE_QMP_MIGRATE,
 	MOVE_QMP_MIGRATE_CONTINUE, /* {state: pre-switchover} */
 	MOVE_QMP_MIGRATE_CANCEL,
+	MOVE_QMP_MIGRATE_UNPAUSE, /* migrate-continue {state: cancelling}; refused in any other state */
 	MOVE_QMP_CONT, /* only with a valid lease (R7), except on a source that gave no word (R2) */
 	MOVE_QMP_QUIT,
 	MOVE_QMP_QUERY_STATUS,	/* answer: run */

@@ -162,6 +162,9 @@ static int send_qmp(struct amove *am, enum move_qmp cmd, const struct move_qmp_a
 				AMOVE_QMP_US, on_reply, q);
 	case MOVE_QMP_MIGRATE_CANCEL:
 		return qmp_exec(mon, "migrate_cancel", NULL, AMOVE_QMP_US, on_reply, q);
+	case MOVE_QMP_MIGRATE_UNPAUSE:
+		return qmp_exec(mon, "migrate-continue", json_pack("{s:s}", "state", "cancelling"),
+				AMOVE_QMP_US, on_reply, q);
 	case MOVE_QMP_CONT:
 		return qmp_exec(mon, "cont", NULL, AMOVE_QMP_US, on_reply, q);
 	case MOVE_QMP_QUIT:

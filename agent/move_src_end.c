@@ -50,6 +50,13 @@ void src_r29(struct move *m)
 		/* What it did not answer it may answer now. */
 		m->seq[MOVE_QMP_MIGRATE_CANCEL] = 0;
 		m->answers[MOVE_QMP_MIGRATE_CANCEL] = MOVE_ANSWER_NOT_ASKED;
+		/*
+		 * QEMU 7.2 looks whether it is cancelled, and then pauses before the switch-over: a cancel in
+		 * between leaves it waiting for ever, its VM stopped and nothing else accepted. This wakes
+		 * it; it is remembered for no later migration.
+		 */
+		m->seq[MOVE_QMP_MIGRATE_UNPAUSE] = 0;
+		move_ask(m, MOVE_QMP_MIGRATE_UNPAUSE, NULL);
 		move_timer_start(m, MOVE_TIMER_R29, BRAKE_MS);
 		return;
 	}

@@ -424,6 +424,8 @@ static const char *execute(struct sim_qemu *q, const struct qmp_request *req, st
 	case MOVE_QMP_MIGRATE_CANCEL:
 		cancel(q);
 		return NULL;
+	case MOVE_QMP_MIGRATE_UNPAUSE: /* this one does not hang there */
+		return "not in the expected state";
 	case MOVE_QMP_CONT:
 		return cont(q);
 	case MOVE_QMP_QUIT:
