@@ -469,8 +469,8 @@ static void take_mig(struct move *m, enum move_mig mig)
 static void take_answer(struct move *m, const struct move_event *ev)
 {
 	m->seq[ev->qmp] = 0;
-	/* What fails is asked for again by whoever needs it; these two are not worth it, or have their own
-	 * timer. */
+	/* What fails is asked for again by whoever needs it; these are not worth it, or have their own timer.
+	 */
 	if (ev->ok || ev->qmp == MOVE_QMP_ANNOUNCE || ev->qmp == MOVE_QMP_MIGRATE_CANCEL ||
 	    ev->qmp == MOVE_QMP_MIGRATE_UNPAUSE)
 		m->answers[ev->qmp] = MOVE_ANSWER_OK;

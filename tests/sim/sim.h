@@ -110,6 +110,7 @@ struct sim_qemu {
 	enum move_run run;
 	enum move_mig mig;
 	bool was_running; /* source: resumes by itself when the migration fails */
+	bool unheard;	  /* cancelled as it was about to pause: it waits for a migrate-continue */
 	bool hung;	  /* big lock held in a blocking write: QMP is dead */
 	bool announced;
 	bool killed;	/* by a fault, not by anybody's decision */

@@ -307,11 +307,28 @@ static void cancel(struct sim_qemu *q)
 		return;
 	if (q->mig == MOVE_MIG_SETUP || q->mig == MOVE_MIG_ACTIVE)
 		q->was_running = q->run == MOVE_RUN_RUNNING;
+	/* QEMU 7.2 looks whether it is cancelled, and then waits before the switch-over. */
+	q->unheard =
+		q->mig == MOVE_MIG_ACTIVE && !q->incoming && q->was_running && sim_between(q->sim, 0, 7) == 0;
 	set_mig(q, MOVE_MIG_CANCELLING);
 	drop_socket(q);
 	if (r != NULL && r->peer != NULL && r->peer->qemu != NULL && sim_relay_carries(r))
 		sim_qemu_socket_closed(r->peer->qemu);
-	sim_post(q->sim, sim_between(q->sim, 300, 1500), &q->proc, ev_cancelled, q);
+	if (q->unheard)
+		vm_stop(q, MOVE_RUN_FINISH_MIGRATE);
+	else
+		sim_post(q->sim, sim_between(q->sim, 300, 1500), &q->proc, ev_cancelled, q);
+}
+
+/* It lets end what was cancelled as it was about to pause. */
+static const char *unpause(struct sim_qemu *q)
+{
+	if (q->mig != MOVE_MIG_CANCELLING)
+		return "not in the expected state";
+	if (q->unheard)
+		sim_post(q->sim, sim_between(q->sim, 300, 1500), &q->proc, ev_cancelled, q);
+	q->unheard = false;
+	return NULL;
 }
 
 /* ---------------------------------------------------------------- the destination */
@@ -424,8 +441,8 @@ static const char *execute(struct sim_qemu *q, const struct qmp_request *req, st
 	case MOVE_QMP_MIGRATE_CANCEL:
 		cancel(q);
 		return NULL;
-	case MOVE_QMP_MIGRATE_UNPAUSE: /* this one does not hang there */
-		return "not in the expected state";
+	case MOVE_QMP_MIGRATE_UNPAUSE:
+		return unpause(q);
 	case MOVE_QMP_CONT:
 		return cont(q);
 	case MOVE_QMP_QUIT:

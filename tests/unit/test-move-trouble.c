@@ -434,6 +434,31 @@ static void test_abort_of_a_copy(void **state)
 	assert_int_equal(w.recorded, P(PHASE_GONE));
 }
 
+/* QEMU was cancelled as it paused before the switch-over, and waits: it is woken, as often as it takes. */
+static void test_abort_as_it_pauses(void **state)
+{
+	(void)state;
+	copying();
+	order.decision = DROVER__MOVE_DECISION__DECISION_ABORT;
+	give_order();
+	answer(MOVE_QMP_MIGRATE_CANCEL, true);
+	answer_migrate(MOVE_MIG_CANCELLING);
+	answer_status(MOVE_RUN_FINISH_MIGRATE);
+	assert_int_equal(w.asked[MOVE_QMP_MIGRATE_UNPAUSE], 0); /* most often it ends by itself */
+	pass(600);
+	assert_int_equal(w.asked[MOVE_QMP_MIGRATE_UNPAUSE], 1);
+	refuse(MOVE_QMP_MIGRATE_UNPAUSE, "not in the expected state");
+	pass(500);
+	assert_int_equal(w.asked[MOVE_QMP_MIGRATE_UNPAUSE], 2);
+	answer(MOVE_QMP_MIGRATE_UNPAUSE, true);
+	answer_migrate(MOVE_MIG_CANCELLED);
+	answer_status(MOVE_RUN_RUNNING);
+	assert_int_equal(w.removals, 1);
+	send(MOVE_EV_RELAY_GONE);
+	send(MOVE_EV_NONCES_REMOVED);
+	assert_int_equal(move_phase(m), P(PHASE_GONE));
+}
+
 /* QEMU does not resume at once: asked again. What is the guest's own trouble is left alone. */
 static void test_cont_refused(void **state)
 {
@@ -684,6 +709,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_source_qemu_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_abort_of_a_copy, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_abort_as_it_pauses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cont_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nonces_stay, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_relay_stays, setup, teardown),
