@@ -13,8 +13,8 @@
  *
  * Why no acknowledged command is lost and nobody leads twice:
  *   - With two voters, what is acknowledged is in both logs; the survivor's has it. "Two" is what the
- * committed list says: a third one whose removal is under way could still make a majority with the other, and
- * so could a learner whom the other makes a voter unseen.
+ *     committed list says: a third one whose removal is under way could still make a majority with the
+ *     other, and so could a learner whom the other makes a voter unseen.
  *   - In a split both may try. The fence device takes one after the other, and a host that is off asks for
  *     nothing: the first one wins. Should both die, the one that wrote the note goes on at its next start;
  *     without a note neither does.

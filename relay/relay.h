@@ -8,8 +8,8 @@
  *
  * All channels carry chunks at the same time, each the ones that it will deliver first. A new channel over
  * the same network replaces the older one (the peer may have lost that without our noticing); at the source,
- * one of a better rank replaces those of worse ranks (DESIGN §6). What a lost channel did not deliver goes
- * out again on the others, or on the next that comes.
+ * one of a better rank replaces those of worse ranks, and one of a worse rank that comes later is not used
+ * (DESIGN §6). What a lost channel did not deliver goes out again on the others, or on the next that comes.
  */
 #ifndef DROVER_RELAY_RELAY_H
 #define DROVER_RELAY_RELAY_H

@@ -122,10 +122,13 @@ static void remove_socket(void)
 static void listen_once(void)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *dir = getenv("TMPDIR");
 
 	if (listener >= 0)
 		return;
-	snprintf(path, sizeof(path), "/tmp/drover-fuzz-qmp-%d", (int)getpid());
+	/* In the script's folder, which goes with it also after a crash. */
+	FUZZ_CHECK(snprintf(path, sizeof(path), "%s/drover-fuzz-qmp-%d", dir != NULL ? dir : "/tmp",
+			    (int)getpid()) < (int)sizeof(path));
 	memcpy(address.sun_path, path, sizeof(path));
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	FUZZ_CHECK(listener >= 0);

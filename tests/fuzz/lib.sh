@@ -4,6 +4,7 @@
 HERE=$DROVER_SRCDIR/tests/fuzz
 TARGETS=(fuzz-apply fuzz-chunk fuzz-conf fuzz-frame fuzz-qmp fuzz-snapshot fuzz-wal)
 TEMP=$(mktemp -d /tmp/drover-fuzz-XXXXXX)
+export TMPDIR=$TEMP
 trap 'rm -rf "$TEMP"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
